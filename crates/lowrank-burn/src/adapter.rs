@@ -1,0 +1,213 @@
+//! What is attached to one parameter: the changes that adapters make to it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use burn::module::{Module, Param, Reparameterization};
+use burn::nn::Dropout;
+use burn::tensor::Tensor;
+use lowrank::adapter::{GroupMode, Layer};
+
+/// The changes that the adapters of a model make to one of its parameters.
+///
+/// Attached to the parameter as a Burn [`Reparameterization`], so that an unmodified layer reads the adapted value from
+/// [`Param::val`]: the base, with the active adapters' changes in order. The drop-in layers of [`crate::nn`] look for it
+/// and compute the same through the fused operations of [`crate::ops`].
+#[derive(Module, Debug)]
+pub struct LoraAdapter {
+    changes: Vec<Change>,
+    #[module(skip)]
+    control: Control,
+}
+
+/// A change that one adapter makes to one parameter.
+#[derive(Module, Debug)]
+pub enum Change {
+    /// A weight plus `s·B·A`.
+    LowRank(LowRank),
+    /// Another value instead: `modules_to_save`, and the biases that `bias = "all"` or `"lora_only"` trains.
+    Replace(Replace),
+    /// A bias plus `s·lora_B.bias`: the option `lora_bias`.
+    Shift(Shift),
+}
+
+/// The factors of one adapter on one weight.
+#[derive(Module, Debug)]
+pub struct LowRank {
+    /// `A` with its kernel flattened, `[r, n]`: `n = in` for a linear layer, `num_embeddings` for an embedding,
+    /// `in/groups · Πkernel` for a convolution (`in · Πkernel` in the dense grouped form).
+    pub a: Param<Tensor<2>>,
+    /// `B` without its axes of size 1, `[out, r]`; `[out, r/groups]` in the dense and per-group forms.
+    pub b: Param<Tensor<2>>,
+    /// Dropout on the input of the adapter's path, when the configuration has any.
+    pub dropout: Option<Dropout>,
+    /// The adapter's name.
+    #[module(skip)]
+    pub adapter: String,
+    /// The layer the factors belong to.
+    #[module(skip)]
+    pub layer: Layer,
+    /// The form of the factors on a grouped convolution.
+    #[module(skip)]
+    pub mode: GroupMode,
+    /// `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
+    #[module(skip)]
+    pub scale: f32,
+}
+
+/// A value that takes a parameter's place.
+#[derive(Module, Debug)]
+pub struct Replace {
+    /// The value, flattened.
+    pub value: Param<Tensor<1>>,
+    /// The adapter's name.
+    #[module(skip)]
+    pub adapter: String,
+}
+
+/// `lora_B.bias`.
+#[derive(Module, Debug)]
+pub struct Shift {
+    /// The bias, `[out]`.
+    pub value: Param<Tensor<1>>,
+    /// The adapter's name.
+    #[module(skip)]
+    pub adapter: String,
+    /// The scale of the adapter's factors, which PEFT applies to this bias too.
+    #[module(skip)]
+    pub scale: f32,
+}
+
+impl Change {
+    /// The adapter that makes the change.
+    #[must_use]
+    pub fn adapter(&self) -> &str {
+        match self {
+            Self::LowRank(low_rank) => &low_rank.adapter,
+            Self::Replace(replace) => &replace.adapter,
+            Self::Shift(shift) => &shift.adapter,
+        }
+    }
+
+    fn apply<const D: usize>(&self, base: Tensor<D>, multiplier: f32) -> Tensor<D> {
+        let shape = base.shape();
+        let dtype = base.dtype();
+        match self {
+            Self::LowRank(low_rank) => {
+                let delta = low_rank.delta(low_rank.scale * multiplier);
+                base + delta.reshape(shape).cast(dtype)
+            }
+            Self::Replace(replace) => replace.value.val().reshape(shape).cast(dtype),
+            Self::Shift(shift) => {
+                let bias = shift.value.val().mul_scalar(shift.scale * multiplier);
+                base + bias.reshape(shape).cast(dtype)
+            }
+        }
+    }
+}
+
+impl LowRank {
+    /// Independent low-rank blocks: one a group when each group has its own rows of `A`, otherwise 1.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        match self.mode {
+            GroupMode::PerGroup => self.layer.groups(),
+            GroupMode::Dense | GroupMode::Shared => 1,
+        }
+    }
+
+    /// Whether the change fits the weight: all but the dense form on a grouped convolution, whose delta reaches across
+    /// groups.
+    #[must_use]
+    pub fn fits_weight(&self) -> bool {
+        self.layer.groups() == 1 || self.mode != GroupMode::Dense
+    }
+
+    /// Whether dropout is applied now: it is configured and `input` is being trained on.
+    #[must_use]
+    pub fn drops<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        self.dropout.as_ref().is_some_and(|dropout| dropout.training.is_enabled() && input.device().is_autodiff())
+    }
+
+    /// `scale·B·A` as a matrix in Burn's orientation: `[out, n]` for convolutions, `[in, out]` for linear layers,
+    /// `[num, dim]` for embeddings.
+    fn delta(&self, scale: f32) -> Tensor<2> {
+        let (a, b, blocks) = (self.a.val(), self.b.val(), self.blocks());
+        let ([rank, n], [out, _]) = (a.dims(), b.dims());
+        let a = a.reshape([blocks, rank / blocks, n]);
+        let b = b.reshape([blocks, out / blocks, rank / blocks]);
+        let delta = b.matmul(a).reshape([out, n]).mul_scalar(scale);
+        if self.layer.kernel().is_empty() { delta.transpose() } else { delta }
+    }
+}
+
+impl Reparameterization for LoraAdapter {
+    const NAME: &'static str = "lora_adapter";
+
+    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        self.active().into_iter().fold(base, |value, (change, multiplier)| change.apply(value, multiplier))
+    }
+}
+
+impl LoraAdapter {
+    pub(crate) fn new(changes: Vec<Change>, control: Control) -> Self {
+        Self { changes, control }
+    }
+
+    /// The changes that are in force, in the order in which their adapters were activated, each with the factor its
+    /// adapter was scaled by.
+    #[must_use]
+    pub fn active(&self) -> Vec<(&Change, f32)> {
+        let state = self.control.read();
+        if !state.enabled || state.bypassed {
+            return Vec::new();
+        }
+        let live = state.active.iter().filter(|name| !state.merged.contains(name));
+        live.flat_map(|name| {
+            let multiplier = state.multipliers.get(name).copied().unwrap_or(1.0);
+            self.changes.iter().filter(move |change| change.adapter() == name).map(move |change| (change, multiplier))
+        })
+        .collect()
+    }
+}
+
+/// The state that all parameters of an adapted model, and its clones, share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Control(Arc<RwLock<State>>);
+
+/// Which adapters are in force.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Names, in the order in which their changes are applied.
+    pub active: Vec<String>,
+    /// Off while adapters are disabled as a whole.
+    pub enabled: bool,
+    /// On while the base is being taken out from under the adapters.
+    pub bypassed: bool,
+    /// Names whose change is in the base already.
+    pub merged: Vec<String>,
+    /// Factors on the adapters' own scales; 1 where there is none.
+    pub multipliers: BTreeMap<String, f32>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            active: Vec::new(),
+            enabled: true,
+            bypassed: false,
+            merged: Vec::new(),
+            multipliers: BTreeMap::new(),
+        }
+    }
+}
+
+impl Control {
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,202 @@
+//! From a configuration and the modules it matched to the changes on each parameter.
+
+use std::collections::HashMap;
+
+use burn::module::{Param, ParamId};
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use lowrank::adapter::{Factors, GroupMode};
+use lowrank::config::{Bias, InitLoraWeights, LoraConfig};
+use lowrank::init::{Init, initialise};
+use lowrank::random::Random;
+use lowrank::target::{Resolution, Target};
+use lowrank::{Error, Result, Subject};
+
+use super::{Part, Role, Source};
+use crate::adapter::{Change, LowRank, Replace, Shift};
+use crate::survey::{ModuleSite, ParamSite, Survey};
+
+/// Changes, each with the parameter it sits on.
+pub(super) type Changes = Vec<(ParamId, Change)>;
+
+/// Everything the parts of an adapter are made from.
+pub(super) struct Builder<'a> {
+    pub name: &'a str,
+    pub config: &'a LoraConfig,
+    pub survey: &'a Survey,
+    pub device: &'a Device,
+    pub source: &'a Source<'a>,
+    /// The base's own values of some parameters.
+    pub base: &'a dyn Fn(&[ParamId]) -> HashMap<ParamId, Vec<f32>>,
+}
+
+impl Builder<'_> {
+    pub fn build(&self, resolution: &Resolution) -> Result<(Changes, Vec<Part>)> {
+        let saved = self.saved(resolution);
+        let mut base = (self.base)(&saved.iter().map(|(_, param)| param.id).collect::<Vec<_>>());
+        let replaced = saved.into_iter().map(|(site, param)| {
+            let own = base.remove(&param.id).unwrap_or_default();
+            self.replace(site, param, own)
+        });
+        let replaced: Vec<_> = replaced.collect();
+        let adapted = resolution.targets.iter().map(|target| self.low_rank(target));
+
+        let (mut changes, mut parts, mut errors) = (Changes::new(), Vec::new(), Vec::new());
+        for made in replaced.into_iter().chain(adapted) {
+            match made {
+                Ok((new_changes, new_parts)) => {
+                    changes.extend(new_changes);
+                    parts.extend(new_parts);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::all(errors)?;
+        Ok((changes, parts))
+    }
+
+    /// The factors of one module.
+    fn low_rank(&self, target: &Target) -> Result<(Changes, Vec<Part>)> {
+        let site = self.site(&target.path)?;
+        let weight = site.param("weight").ok_or_else(|| missing(&target.path, "weight"))?;
+        let factors = self.factors(target)?;
+        self.check_route(site, &factors).map_err(|error| error.at(&target.path))?;
+        let (mode, rank, layer) = (factors.mode(), factors.rank(), factors.layer());
+        let a = self.matrix(factors.a(), rank);
+        let b = self.matrix(factors.b(), layer.out_features());
+        let part = |id, role, shape| Part { id, role, shape };
+        let mut parts = vec![
+            part(a.id, Role::A(target.path.clone()), layer.a_shape(rank, mode)),
+            part(b.id, Role::B(target.path.clone()), layer.b_shape(rank, mode)),
+        ];
+        let low_rank = LowRank {
+            a,
+            b,
+            dropout: self.dropout(),
+            adapter: self.name.to_owned(),
+            layer: layer.clone(),
+            mode,
+            scale: factors.scale(),
+        };
+        let mut changes = vec![(weight.id, Change::LowRank(low_rank))];
+        if let Some(values) = factors.bias() {
+            let bias = site.param("bias").ok_or_else(|| {
+                Error::new(Subject::Adapter, "`lora_bias` needs a layer that has a bias").at(&target.path).with_hint(
+                    "leave this module out of the targets or set lora_bias to false: PEFT would train such a bias, but \
+                     could never merge it",
+                )
+            })?;
+            let value = self.vector(values);
+            parts.push(part(value.id, Role::Bias(target.path.clone()), bias.shape.clone()));
+            let shift = Shift { value, adapter: self.name.to_owned(), scale: factors.scale() };
+            changes.push((bias.id, Change::Shift(shift)));
+        }
+        Ok((changes, parts))
+    }
+
+    fn factors(&self, target: &Target) -> Result<Factors> {
+        match self.source {
+            Source::Seed(seed) => {
+                let init = match self.config.init_lora_weights {
+                    InitLoraWeights::False => Init::False,
+                    InitLoraWeights::Gaussian => Init::Gaussian,
+                    // `validate` has refused the others.
+                    InitLoraWeights::True | InitLoraWeights::Other(_) => Init::Default,
+                };
+                let mut random = Random::new(*seed, &format!("lora {}", target.path), 0);
+                initialise(&target.layer, target.mode, target.rank, target.scale, self.config.lora_bias, init, &mut random)
+            }
+            Source::State(state) => {
+                state.factors(&target.path, &target.layer, self.config)
+            }
+        }
+    }
+
+    /// Stock layers see a changed weight and nothing else, which rules out two things.
+    fn check_route(&self, site: &ModuleSite, factors: &Factors) -> Result<()> {
+        if site.fused {
+            return Ok(());
+        }
+        let class = &site.class;
+        let swap = format!("use `lowrank_burn::nn::{class}` in the model instead of Burn's {class}: same fields, same weights");
+        if self.config.lora_dropout > 0.0 && !matches!(class.as_str(), "Embedding") {
+            return Err(Error::new(Subject::Adapter, "`lora_dropout` cannot reach the input of a stock Burn layer")
+                .with_hint(swap));
+        }
+        if factors.mode() == GroupMode::Dense && factors.layer().groups() > 1 {
+            return Err(Error::new(Subject::Adapter, "a dense adapter on a grouped convolution does not fit its weight")
+                .with_hint(format!("set group_mode to \"per_group\", or {swap}")));
+        }
+        Ok(())
+    }
+
+    /// The base parameters that are trained beside the factors.
+    fn saved(&self, resolution: &Resolution) -> Vec<(&ModuleSite, &ParamSite)> {
+        let below = |path: &str, module: &String| path == module || path.starts_with(&format!("{module}."));
+        let in_module = |site: &ModuleSite| resolution.modules_to_save.iter().any(|module| below(&site.path, module));
+        let is_bias = |param: &ParamSite| param.name == "bias";
+        self.survey
+            .params()
+            .filter(|(site, param)| match self.config.bias {
+                _ if in_module(site) => true,
+                Bias::None => false,
+                Bias::All => is_bias(param),
+                Bias::LoraOnly => is_bias(param) && resolution.targets.iter().any(|target| target.path == site.path),
+            })
+            .collect()
+    }
+
+    /// A parameter that is trained itself; it starts as the base's `own` value unless a file has another.
+    fn replace(&self, site: &ModuleSite, param: &ParamSite, own: Vec<f32>) -> Result<(Changes, Vec<Part>)> {
+        let key = site.key(param);
+        let values = match self.source {
+            Source::Seed(_) => own,
+            Source::State(state) => {
+                let tensor = state.saved.get(&key).ok_or_else(|| missing(&key, "a tensor in the adapter file"))?;
+                if tensor.shape() != param.torch_shape() {
+                    return Err(Error::new(Subject::Adapter, "wrong shape")
+                        .at(&key)
+                        .found(format!("{:?}", tensor.shape()))
+                        .expected(format!("{:?}", param.torch_shape())));
+                }
+                let values = tensor.values().ok_or_else(|| {
+                    Error::new(Subject::Adapter, "not a floating-point tensor").at(&key).found(tensor.dtype())
+                })?;
+                transpose(values, tensor.shape(), param.transposed)
+            }
+        };
+        let value = self.vector(&values);
+        let part = Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape() };
+        let replace = Replace { value, adapter: self.name.to_owned() };
+        Ok((vec![(param.id, Change::Replace(replace))], vec![part]))
+    }
+
+    fn site(&self, path: &str) -> Result<&ModuleSite> {
+        self.survey.module(path).ok_or_else(|| missing(path, "module"))
+    }
+
+    fn dropout(&self) -> Option<Dropout> {
+        (self.config.lora_dropout > 0.0).then(|| DropoutConfig::new(self.config.lora_dropout).init())
+    }
+
+    fn matrix(&self, values: &[f32], rows: usize) -> Param<Tensor<2>> {
+        let columns = values.len() / rows.max(1);
+        Param::from_data(TensorData::new(values.to_vec(), [rows, columns]), self.device)
+    }
+
+    fn vector(&self, values: &[f32]) -> Param<Tensor<1>> {
+        Param::from_data(TensorData::new(values.to_vec(), [values.len()]), self.device)
+    }
+}
+
+/// The values of a matrix of that shape, column by column when `transposed`.
+pub(crate) fn transpose(values: Vec<f32>, shape: &[usize], transposed: bool) -> Vec<f32> {
+    match (transposed, shape) {
+        (true, [rows, columns]) => (0..values.len()).map(|at| values[(at % rows) * columns + at / rows]).collect(),
+        _ => values,
+    }
+}
+
+fn missing(place: &str, what: &str) -> Error {
+    Error::new(Subject::Adapter, "missing").at(place).expected(what)
+}

@@ -1,0 +1,135 @@
+//! Adapters of a model, to PEFT's directories and back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use burn::module::{Module, ParamId};
+use lowrank::adapter::Factors;
+use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
+use lowrank::adapter::tensor::Tensor;
+use lowrank::config::LoraConfig;
+use lowrank::files::adapter_dir;
+use lowrank::float::FloatType;
+use lowrank::{Error, Result, Subject, suggest};
+
+use super::build::transpose;
+use super::{Adapters, DEFAULT, Entry, Role, Source};
+use crate::values;
+
+/// Puts the adapter of a directory on a model, as PEFT's `PeftModel.from_pretrained`.
+///
+/// # Errors
+/// As [`Adapters::load`].
+pub fn load<M: Module>(model: M, dir: &Path) -> Result<(M, Adapters)> {
+    let mut adapters = Adapters::default();
+    let model = adapters.load(model, DEFAULT, dir)?;
+    Ok((model, adapters))
+}
+
+impl Adapters {
+    /// Puts the adapter of a PEFT directory on the model and makes it the active one.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, asks for what is not supported, or does not fit the model: a module or a
+    /// shape that is not there, a tensor that would be left over, a target without tensors.
+    pub fn load<M: Module>(&mut self, model: M, name: &str, dir: &Path) -> Result<M> {
+        let adapter = adapter_dir::read(dir)?;
+        let here = |error: Error| error.at(dir.display());
+        let model = self.add(model, name, &adapter.config, &Source::State(&adapter.state)).map_err(here)?;
+        self.all_used(name, &adapter.state).map_err(here)?;
+        Ok(model)
+    }
+
+    /// Every tensor of a file must have found its place.
+    fn all_used(&self, name: &str, state: &StateDict) -> Result<()> {
+        let entry = self.entry(name)?;
+        let targets: BTreeSet<&str> = entry.resolution.targets.iter().map(|target| target.path.as_str()).collect();
+        let saved: BTreeSet<&str> = entry.parts.iter().filter_map(|part| part.role.saved_key()).collect();
+        let left = |kind: &str, key: &str, known: &BTreeSet<&str>| {
+            let error = Error::new(Subject::Adapter, format!("the model has no such {kind}")).at(key);
+            match suggest::nearest(key, known.iter().copied()) {
+                Some(near) => error.with_hint(format!("the nearest there is `{near}`: is the adapter for another base?")),
+                None => error.with_hint("is the adapter for another base?"),
+            }
+        };
+        let modules = state.modules.keys().filter(|path| !targets.contains(path.as_str()));
+        let values = state.saved.keys().filter(|key| !saved.contains(key.as_str()));
+        let errors = modules.map(|path| left("adapted module", path, &targets));
+        Error::all(errors.chain(values.map(|key| left("trained parameter", key, &saved))).collect())
+    }
+
+    /// An adapter as it is in the model now: its configuration as PEFT writes it, and its tensors in single precision.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn state<M: Module>(&self, model: &M, name: &str) -> Result<(LoraConfig, StateDict)> {
+        let entry = self.entry(name)?;
+        let ids: Vec<ParamId> = entry.parts.iter().map(|part| part.id).collect();
+        let mut values = values::read(model, &ids);
+        let mut state = StateDict::default();
+        let mut find = |role: &Role| {
+            let part = entry.parts.iter().find(|part| part.role == *role)?;
+            values.remove(&part.id)
+        };
+        for target in &entry.resolution.targets {
+            let path = &target.path;
+            let (Some(a), Some(b)) = (find(&Role::A(path.clone())), find(&Role::B(path.clone()))) else { continue };
+            let (mode, rank) = entry.form(path).unwrap_or((target.mode, target.rank));
+            let bias = find(&Role::Bias(path.clone()));
+            let factors = Factors::new(target.layer.clone(), mode, rank, target.scale, a, b, bias)?;
+            state.modules.insert(path.clone(), ModuleTensors::from_factors(&factors, FloatType::F32)?);
+        }
+        for part in &entry.parts {
+            if let (Role::Saved(key, transposed), Some(own)) = (&part.role, values.remove(&part.id)) {
+                let mut stored = part.shape.clone();
+                if *transposed {
+                    stored.reverse();
+                }
+                let own = transpose(own, &stored, *transposed);
+                state.saved.insert(key.clone(), Tensor::from_values(FloatType::F32, part.shape.clone(), &own)?);
+            }
+        }
+        Ok((entry.saved_config(), state))
+    }
+
+    /// Writes an adapter to PEFT's directory layout; `card` becomes its `README.md`.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name, a value is not finite, or a file cannot be written; what was there before
+    /// is unchanged then.
+    pub fn save<M: Module>(&self, model: &M, name: &str, dir: &Path, card: Option<&str>) -> Result<()> {
+        let (config, state) = self.state(model, name)?;
+        adapter_dir::write(dir, &config, &state, card)
+    }
+}
+
+impl Entry {
+    /// The configuration as a file has it: words of our own spelt out as the modules they stand for.
+    fn saved_config(&self) -> LoraConfig {
+        LoraConfig {
+            target_modules: Some(self.resolution.target_modules.clone()),
+            inference_mode: true,
+            ..self.config.clone()
+        }
+    }
+
+    /// The form of a module's factors and their rank, which a file may have given.
+    fn form(&self, path: &str) -> Option<(lowrank::adapter::GroupMode, usize)> {
+        let a = self.parts.iter().find(|part| part.role == Role::A(path.to_owned()))?;
+        self.changes.iter().find_map(|(_, change)| match change {
+            crate::adapter::Change::LowRank(low_rank) if low_rank.a.id == a.id => {
+                Some((low_rank.mode, *a.shape.first()?))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Role {
+    fn saved_key(&self) -> Option<&str> {
+        match self {
+            Self::Saved(key, _) => Some(key),
+            Self::A(_) | Self::B(_) | Self::Bias(_) => None,
+        }
+    }
+}

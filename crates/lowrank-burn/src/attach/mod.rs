@@ -1,0 +1,313 @@
+//! Adapters on a model: put on by module path, switched, merged, saved and loaded.
+
+mod build;
+mod files;
+mod fuse;
+mod report;
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterizer};
+use burn::tensor::Tensor;
+use lowrank::config::LoraConfig;
+use lowrank::target::{Resolution, Target, resolve};
+use lowrank::{Error, Result, Subject, suggest};
+
+use crate::adapter::{Change, Control, LoraAdapter};
+use crate::survey::Survey;
+use crate::values;
+
+pub(crate) use build::transpose;
+pub use files::load;
+pub use report::{LayerStatus, TrainableParameters, TrainableTensor};
+
+/// The name an adapter has when none is given, as in PEFT.
+pub const DEFAULT: &str = "default";
+
+/// The adapters of one model: the counterpart of PEFT's `PeftModel`.
+///
+/// The model keeps its own type; every method that changes its parameters takes it and gives it back. Clones of the
+/// model (`model.valid()` among them) share what is switched here: which adapters are active, enabled, and how they
+/// are scaled.
+#[derive(Debug, Default)]
+pub struct Adapters {
+    control: Control,
+    entries: BTreeMap<String, Entry>,
+    originals: HashMap<ParamId, Arc<dyn Any + Send + Sync>>,
+}
+
+/// What is known of one adapter.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    config: LoraConfig,
+    resolution: Resolution,
+    parts: Vec<Part>,
+    /// The changes as they were when attached; the model holds their present values.
+    changes: build::Changes,
+}
+
+/// One trainable tensor of an adapter.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// The parameter that holds it.
+    id: ParamId,
+    role: Role,
+    /// Its shape in an adapter file.
+    shape: Vec<usize>,
+}
+
+/// What a trainable tensor of an adapter is, with the module or the base parameter it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Role {
+    A(String),
+    B(String),
+    Bias(String),
+    /// A base parameter under its `PyTorch` key, and whether Burn stores the transpose.
+    Saved(String, bool),
+}
+
+/// Where the values of a new adapter come from.
+pub(crate) enum Source<'a> {
+    /// The initialisation that the configuration names, from this seed.
+    Seed(u64),
+    /// Tensors read from a file.
+    State(&'a lowrank::adapter::state_dict::StateDict),
+}
+
+/// Puts an adapter called `default` on a model; see [`Adapters::attach`].
+///
+/// # Errors
+/// As [`Adapters::attach`].
+pub fn attach<M: Module>(model: M, config: &LoraConfig, seed: u64) -> Result<(M, Adapters)> {
+    let mut adapters = Adapters::default();
+    let model = adapters.attach(model, DEFAULT, config, seed)?;
+    Ok((model, adapters))
+}
+
+impl Adapters {
+    /// Puts a new adapter on the modules that `config` targets and makes it the active one, as PEFT's `get_peft_model`.
+    ///
+    /// The base is frozen, all of it; the adapter's factors, and the biases and modules that the configuration trains
+    /// beside them, are the only trainable parameters. The model computes what it computed before until they are trained
+    /// (but for `init_lora_weights = false`). The same seed gives the same factors, whatever else the model holds.
+    ///
+    /// # Errors
+    /// A configuration with wrong or unsupported values, a pattern that matches nothing or a module of another kind, an
+    /// adapter of that name, `lora_dropout` on a layer that is not one of [`crate::nn`], `lora_bias` on a layer without a
+    /// bias. All errors of the configuration are reported at once.
+    pub fn attach<M: Module>(&mut self, model: M, name: &str, config: &LoraConfig, seed: u64) -> Result<M> {
+        config.validate()?;
+        self.add(model, name, config, &Source::Seed(seed))
+    }
+
+    fn add<M: Module>(&mut self, model: M, name: &str, config: &LoraConfig, source: &Source<'_>) -> Result<M> {
+        check_name(name)?;
+        if self.entries.contains_key(name) {
+            return Err(Error::new(Subject::Adapter, format!("there is an adapter `{name}` already"))
+                .with_hint("choose another name, or delete the old one first"));
+        }
+        let survey = Survey::of(&model)?;
+        let resolution = resolve(config, &survey.infos()?)?;
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        let base = |ids: &[ParamId]| values::read(&model, ids);
+        let builder = build::Builder { name, config, survey: &survey, device: &device, source, base: &base };
+        let (changes, parts) = builder.build(&resolution)?;
+        let all = self.present(&model).into_iter().chain(changes.clone()).collect();
+        let model = self.reattach(model, all);
+        self.entries.insert(name.to_owned(), Entry { config: config.clone(), resolution, parts, changes });
+        self.control.write().active = vec![name.to_owned()];
+        Ok(model)
+    }
+
+    /// Takes an adapter off the model. If it was the active one, the base is what remains active.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name, or it is merged.
+    pub fn delete<M: Module>(&mut self, model: M, name: &str) -> Result<M> {
+        self.entry(name)?;
+        if self.control.read().merged.iter().any(|merged| merged == name) {
+            return Err(Error::new(Subject::Adapter, format!("adapter `{name}` is merged into the base"))
+                .with_hint("unmerge it before deleting it"));
+        }
+        let mut changes = self.present(&model);
+        changes.retain(|(_, change)| change.adapter() != name);
+        let model = self.reattach(model, changes);
+        self.entries.remove(name);
+        let mut state = self.control.write();
+        state.active.retain(|active| active != name);
+        state.multipliers.remove(name);
+        drop(state);
+        Ok(model)
+    }
+
+    /// Takes all adapters off and leaves the base as it is, merged changes included (PEFT's `unload`).
+    #[must_use]
+    pub fn unload<M: Module>(self, model: M) -> M {
+        self.reattach(model, Vec::new())
+    }
+
+    /// The names of the adapters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The configuration of an adapter.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn config(&self, name: &str) -> Result<&LoraConfig> {
+        Ok(&self.entry(name)?.config)
+    }
+
+    /// The modules an adapter sits on, each with the pattern that matched it.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn targets(&self, name: &str) -> Result<&[Target]> {
+        Ok(&self.entry(name)?.resolution.targets)
+    }
+
+    /// What the matching of an adapter's configuration had to say.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn warnings(&self, name: &str) -> Result<&[String]> {
+        Ok(&self.entry(name)?.resolution.warnings)
+    }
+
+    /// Makes these adapters the active ones; their changes add up.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub fn set_active(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.entry(name)?;
+        }
+        self.control.write().active = names.iter().map(|name| (*name).to_owned()).collect();
+        Ok(())
+    }
+
+    /// The active adapters, in the order in which they are applied.
+    #[must_use]
+    pub fn active(&self) -> Vec<String> {
+        self.control.read().active.clone()
+    }
+
+    /// Switches all adapters on or off; off, the model computes exactly what its base does.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.control.write().enabled = enabled;
+    }
+
+    /// Runs `work` with all adapters off (PEFT's `disable_adapter`).
+    pub fn disabled<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = std::mem::replace(&mut self.control.write().enabled, false);
+        let result = work();
+        self.control.write().enabled = before;
+        result
+    }
+
+    /// Scales an adapter by `factor` beside its own scale; 1 is what it was trained with (PEFT's `set_scale`).
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn set_scale(&self, name: &str, factor: f32) -> Result<()> {
+        self.entry(name)?;
+        self.control.write().multipliers.insert(name.to_owned(), factor);
+        Ok(())
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| {
+            let error = Error::new(Subject::Adapter, format!("there is no adapter `{name}`"));
+            match suggest::nearest(name, self.names()) {
+                Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                None => error.with_hint(format!("the adapters here: {}", self.names().collect::<Vec<_>>().join(", "))),
+            }
+        })
+    }
+
+    /// The changes on the model with the values they have now.
+    fn present<M: Module>(&self, model: &M) -> build::Changes {
+        let mut collector = Collector::default();
+        model.visit(&mut collector);
+        let changes = self.entries.values().flat_map(|entry| entry.changes.iter().cloned());
+        changes.map(|(base, change)| (base, change.map(&mut collector))).collect()
+    }
+
+    /// The model with exactly these changes on its parameters.
+    fn reattach<M: Module>(&self, model: M, changes: build::Changes) -> M {
+        self.control.write().bypassed = true;
+        let base = model.materialize();
+        self.control.write().bypassed = false;
+        let mut by_param: HashMap<ParamId, Vec<Change>> = HashMap::new();
+        for (param, change) in changes {
+            by_param.entry(param).or_default().push(change);
+        }
+        base.apply_reparameterization(Attacher { changes: by_param, control: self.control.clone() })
+    }
+}
+
+/// A name is a segment of paths and of a file system.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(Error::new(Subject::Adapter, "not a name for an adapter")
+            .found(format!("`{name}`"))
+            .expected("letters, digits, `_` and `-`"));
+    }
+    Ok(())
+}
+
+/// The parameters of a model's adapters as they are now; as a mapper, it puts them in the place of older ones.
+#[derive(Default)]
+struct Collector {
+    params: HashMap<ParamId, Box<dyn Any>>,
+    depth: usize,
+}
+
+impl ModuleVisitor for Collector {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.depth > 0 {
+            self.params.insert(param.id, Box::new(param.clone()));
+        }
+    }
+
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.depth += usize::from(container_type == "Reparameterization");
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.depth -= usize::from(container_type == "Reparameterization");
+    }
+}
+
+impl ModuleMapper for Collector {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let present = self.params.get(&param.id).and_then(|present| present.downcast_ref());
+        present.cloned().unwrap_or(param)
+    }
+}
+
+/// Freezes every parameter and hangs the changes on theirs.
+struct Attacher {
+    changes: HashMap<ParamId, Vec<Change>>,
+    control: Control,
+}
+
+impl Reparameterizer for Attacher {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        let changes = self.changes.remove(&param.id).filter(|changes| !changes.is_empty());
+        (param.set_require_grad(false), changes.map(|changes| LoraAdapter::new(changes, self.control.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Architectures, one folder each, built from a `config.json` by its `model_type`.
+//!
+//! Module paths are those a `PyTorch` user would give, so that weights and adapters are the same files on both sides.
+//! A new architecture is a folder with its configuration and its module, and one line in [`Network`] and
+//! [`Architecture`].
+
+mod base;
+pub mod tcn;
+mod weight_norm;
+mod weights;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use lowrank::{Error, Result, Subject, suggest};
+use serde_json::{Map, Value};
+
+pub use base::{BaseModel, ModelConfig};
+pub use weights::{load as load_weights, save as save_weights};
+
+/// The configuration of one architecture.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Architecture {
+    /// `"model_type": "tcn"`.
+    Tcn(tcn::TcnConfig),
+}
+
+/// The network of one architecture.
+#[derive(Module, Debug)]
+pub enum Network {
+    /// A dilated temporal convolutional network.
+    Tcn(tcn::Tcn),
+}
+
+const MODEL_TYPES: [&str; 1] = ["tcn"];
+
+impl Architecture {
+    /// Reads the keys of `model_type`'s own configuration.
+    ///
+    /// # Errors
+    /// When there is no such architecture, or a key is unknown, missing or out of range.
+    pub fn from_map(model_type: &str, keys: Map<String, Value>) -> Result<Self> {
+        match model_type {
+            "tcn" => tcn::TcnConfig::from_map(keys).map(Self::Tcn),
+            other => {
+                let error = Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
+                let known = MODEL_TYPES.join(", ");
+                Err(match suggest::nearest(other, MODEL_TYPES) {
+                    Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                    None => error.with_hint(format!("the architectures here: {known}")),
+                })
+            }
+        }
+    }
+
+    /// `model_type` and its own keys.
+    #[must_use]
+    pub fn to_map(&self) -> Map<String, Value> {
+        let (model_type, keys) = match self {
+            Self::Tcn(config) => ("tcn", serde_json::to_value(config)),
+        };
+        let mut map = Map::new();
+        map.insert("model_type".into(), model_type.into());
+        if let Ok(Value::Object(keys)) = keys {
+            map.extend(keys);
+        }
+        map
+    }
+
+    /// A network with fresh random weights, for `classes` classes.
+    #[must_use]
+    pub fn init(&self, classes: usize, device: &Device) -> Network {
+        match self {
+            Self::Tcn(config) => Network::Tcn(tcn::Tcn::new(config, classes, device)),
+        }
+    }
+
+    /// Channels of the signal it reads.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Tcn(config) => config.in_channels,
+        }
+    }
+}
+
+impl Network {
+    /// Logits of a batch of windows.
+    ///
+    /// # Shapes
+    /// - input: `[batch, channels, samples]`, normalised
+    /// - output: `[batch, classes]`
+    #[must_use]
+    pub fn forward(&self, input: Tensor<3>) -> Tensor<2> {
+        match self {
+            Self::Tcn(tcn) => tcn.forward(input),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The forward that the convolutions share.
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use lowrank::adapter::GroupMode;
+
+use crate::adapter::{Change, LoraAdapter, LowRank};
+use crate::ops::{ConvDims, LowRankConv, convolve, lora_conv};
+
+/// `conv(x, weight)` with the adapters on `weight`, plus `bias`.
+pub(super) fn forward<const D: usize>(
+    x: Tensor<D>,
+    weight: &Param<Tensor<D>>,
+    bias: Option<&Param<Tensor<1>>>,
+    dims: &ConvDims,
+) -> Tensor<D> {
+    let bias = bias.map(Param::val);
+    let Some(paths) = low_rank_paths(weight) else {
+        return convolve(x, weight.val(), bias, dims);
+    };
+    let (folded, apart): (Vec<_>, Vec<_>) = paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
+    let weight = weight.base();
+    let y = match folded.as_slice() {
+        [] => convolve(x.clone(), weight, None, dims),
+        folded => {
+            let (a, b, scale, blocks) = stack(folded);
+            lora_conv(x.clone(), weight.clone(), a, b, LowRankConv { dims: dims.clone(), scale, blocks })
+        }
+    };
+    let y = apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(x.clone(), path, multiplier, dims));
+    match bias {
+        Some(bias) => y + broadcast(bias),
+        None => y,
+    }
+}
+
+/// The active low-rank changes of a weight, when the fused operation can serve them all: the base is frozen, nothing
+/// replaces it, and the changes that fold into the weight have the same blocks.
+pub(super) fn low_rank_paths<const D: usize>(weight: &Param<Tensor<D>>) -> Option<Vec<(&LowRank, f32)>> {
+    let active = weight.reparameterization::<LoraAdapter>()?.active();
+    if active.is_empty() || weight.base().is_require_grad() {
+        return None;
+    }
+    let paths: Vec<_> = active
+        .into_iter()
+        .map(|(change, multiplier)| match change {
+            Change::LowRank(low_rank) => Some((low_rank, multiplier)),
+            Change::Replace(_) | Change::Shift(_) => None,
+        })
+        .collect::<Option<_>>()?;
+    let mut blocks = paths.iter().filter(|(path, _)| path.fits_weight()).map(|(path, _)| path.blocks());
+    let first = blocks.next();
+    blocks.all(|other| Some(other) == first).then_some(paths)
+}
+
+/// The factors of several adapters as those of one: `A` stacked, `B` side by side and scaled, block by block.
+fn stack(paths: &[(&LowRank, f32)]) -> (Tensor<2>, Tensor<2>, f32, usize) {
+    let blocks = paths.first().map_or(1, |(path, _)| path.blocks());
+    if let [(path, multiplier)] = paths {
+        return (path.a.val(), path.b.val(), path.scale * multiplier, blocks);
+    }
+    let (a, b): (Vec<_>, Vec<_>) = paths
+        .iter()
+        .map(|(path, multiplier)| {
+            let (a, b) = (path.a.val(), path.b.val().mul_scalar(path.scale * multiplier));
+            let ([rank, n], [out, _]) = (a.dims(), b.dims());
+            (a.reshape([blocks, rank / blocks, n]), b.reshape([blocks, out / blocks, rank / blocks]))
+        })
+        .unzip();
+    let (a, b) = (Tensor::cat(a, 1), Tensor::cat(b, 2));
+    let ([_, rank, n], [_, out, _]) = (a.dims(), b.dims());
+    (a.reshape([blocks * rank, n]), b.reshape([blocks * out, rank]), 1.0, blocks)
+}
+
+/// The adapter's path on its own: `s·conv(conv(dropout(x), A), B)`.
+///
+/// For what cannot be folded into the weight: dropout, which the base does not see, and the dense grouped form.
+fn two_path<const D: usize>(x: Tensor<D>, path: &LowRank, multiplier: f32, dims: &ConvDims) -> Tensor<D> {
+    let x = match &path.dropout {
+        Some(dropout) => dropout.forward(x),
+        None => x,
+    };
+    let (a, b) = (path.a.val(), path.b.val());
+    let groups = path.layer.groups();
+    let rank = a.dims()[0];
+    let mut a_shape = [1; D];
+    a_shape[0] = rank;
+    a_shape[1] = a.dims()[1] / path.layer.kernel().iter().product::<usize>();
+    a_shape[2..].copy_from_slice(path.layer.kernel());
+    let mut b_shape = [1; D];
+    b_shape[..2].copy_from_slice(&b.dims());
+    let (a, b) = (a.reshape(a_shape), b.reshape(b_shape));
+
+    let h = match path.mode {
+        GroupMode::Shared if groups > 1 => shared_rows(x, a, groups, dims),
+        GroupMode::Dense => convolve(x, a, None, &dims.ungrouped()),
+        GroupMode::PerGroup | GroupMode::Shared => convolve(x, a, None, dims),
+    };
+    convolve(h, b, None, &dims.pointwise(groups)).mul_scalar(path.scale * multiplier)
+}
+
+/// `A` over each group of `x`: the groups become samples, and the ranks of each group channels.
+fn shared_rows<const D: usize>(x: Tensor<D>, a: Tensor<D>, groups: usize, dims: &ConvDims) -> Tensor<D> {
+    let rank = a.dims()[0];
+    let mut split = x.dims();
+    let batch = split[0];
+    split[0] *= groups;
+    split[1] /= groups;
+    let h = convolve(x.reshape(split), a, None, &dims.ungrouped());
+    let mut joined = h.dims();
+    joined[0] = batch;
+    joined[1] = groups * rank;
+    h.reshape(joined)
+}
+
+/// A bias as `[1, out, 1…]`.
+fn broadcast<const D: usize>(bias: Tensor<1>) -> Tensor<D> {
+    let mut shape = [1; D];
+    shape[1] = bias.dims()[0];
+    bias.reshape(shape)
+}

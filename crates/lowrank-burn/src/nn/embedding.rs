@@ -1,0 +1,57 @@
+//! [`burn::nn::Embedding`] with adapters as a second, narrow look-up.
+
+use burn::module::{Module, Param};
+use burn::tensor::module::embedding;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::Fused;
+use super::conv::low_rank_paths;
+
+/// The configuration of an [`Embedding`] layer: Burn's own.
+pub use burn::nn::EmbeddingConfig;
+
+/// A table of vectors, as [`burn::nn::Embedding`].
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[n_embedding, d_model]`.
+    pub weight: Param<Tensor<2>>,
+    #[module(skip)]
+    fused: Fused,
+}
+
+impl From<burn::nn::Embedding> for Embedding {
+    fn from(layer: burn::nn::Embedding) -> Self {
+        Self { weight: layer.weight, fused: Fused }
+    }
+}
+
+impl Embedding {
+    /// A layer with Burn's initialisation.
+    #[must_use]
+    pub fn new(config: &EmbeddingConfig, device: &Device) -> Self {
+        config.init(device).into()
+    }
+
+    /// Looks up `W[id] + s·B·A[:, id]` for every id; `lora_dropout` does not apply to embeddings, as in PEFT.
+    ///
+    /// # Shapes
+    /// - input: `[batch, length]`
+    /// - output: `[batch, length, d_model]`
+    ///
+    /// # Panics
+    /// When an id is not below `n_embedding`.
+    #[must_use]
+    pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
+        let Some(paths) = low_rank_paths(&self.weight) else {
+            return embedding(self.weight.val(), input);
+        };
+        let y = embedding(self.weight.base(), input.clone());
+        paths.into_iter().fold(y, |y, (path, multiplier)| {
+            let rows = embedding(path.a.val().transpose(), input.clone());
+            let [batch, length, rank] = rows.dims();
+            let delta = rows.reshape([batch * length, rank]).matmul(path.b.val().transpose());
+            let dim = delta.dims()[1];
+            y + delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim])
+        })
+    }
+}

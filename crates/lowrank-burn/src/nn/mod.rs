@@ -1,0 +1,23 @@
+//! Layers that are drop-in replacements for Burn's: the same fields and names, the same parameters, and a forward that
+//! sends an attached adapter through the fused operations of [`crate::ops`].
+//!
+//! Change `use burn::nn::conv::Conv1d` to `use lowrank_burn::nn::Conv1d` and a model trains its adapters without the
+//! dense weight gradient, and with `lora_dropout`. [`Conv1d`] has PyTorch's padding modes besides.
+
+mod conv;
+mod conv1d;
+mod conv2d;
+mod embedding;
+mod linear;
+
+pub use conv1d::{Conv1d, Conv1dConfig};
+pub use conv2d::{Conv2d, Conv2dConfig};
+pub use embedding::{Embedding, EmbeddingConfig};
+pub use linear::{Linear, LinearConfig};
+
+/// Marks a layer whose forward knows adapters. Attaching sees it in the layer's `Debug` form.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fused;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! All that trains as one vector of numbers: out of the model, its gradients, and back into it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Gradients, Tensor};
+use lowrank::Result;
+
+use super::optim::{Group, ParamSlot};
+use crate::attach::Adapters;
+use crate::values;
+
+/// The parameters that train, in a fixed order.
+#[derive(Debug, Clone)]
+pub struct Trainable {
+    slots: Vec<ParamSlot>,
+    ids: Vec<ParamId>,
+    ranges: HashMap<ParamId, Range<usize>>,
+}
+
+impl Trainable {
+    /// The tensors of one adapter.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn of_adapter(adapters: &Adapters, name: &str) -> Result<Self> {
+        let tensors = adapters.trainable_tensors(name)?;
+        Ok(Self::new(tensors.into_iter().map(|tensor| (tensor.name, tensor.id, tensor.shape))))
+    }
+
+    /// Every parameter of a model: full training.
+    #[must_use]
+    pub fn of_model<M: Module>(model: &M) -> Self {
+        let mut lister = Lister::default();
+        model.visit(&mut lister);
+        Self::new(lister.found.into_iter())
+    }
+
+    fn new(tensors: impl Iterator<Item = (String, ParamId, Vec<usize>)>) -> Self {
+        let (mut slots, mut ids, mut ranges, mut start) = (Vec::new(), Vec::new(), HashMap::new(), 0);
+        for (name, id, shape) in tensors {
+            let len = shape.iter().product();
+            let group = Group::of(&name, shape.len(), name.contains("norm"));
+            ranges.insert(id, start..start + len);
+            start += len;
+            slots.push(ParamSlot { name, len, group });
+            ids.push(id);
+        }
+        Self { slots, ids, ranges }
+    }
+
+    /// What each run of values is.
+    #[must_use]
+    pub fn slots(&self) -> &[ParamSlot] {
+        &self.slots
+    }
+
+    /// The parameters, in the order of the slots.
+    #[must_use]
+    pub fn ids(&self) -> &[ParamId] {
+        &self.ids
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.iter().map(|slot| slot.len).sum()
+    }
+
+    /// Whether nothing trains.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values in the model.
+    #[must_use]
+    pub fn read<M: Module>(&self, model: &M) -> Vec<f32> {
+        let mut values = values::read(model, &self.ids);
+        self.ids.iter().flat_map(|id| values.remove(id).unwrap_or_default()).collect()
+    }
+
+    /// The model with these values.
+    ///
+    /// # Panics
+    /// When there are not [`Trainable::len`] values.
+    #[must_use]
+    pub fn write<M: Module>(&self, model: M, flat: &[f32]) -> M {
+        let own = self.ranges.iter().map(|(id, range)| (*id, flat[range.clone()].to_vec())).collect();
+        values::write(model, own)
+    }
+
+    /// Adds the gradients, times `weight`, to `flat`. A parameter that the loss does not depend on adds nothing.
+    ///
+    /// # Panics
+    /// When `flat` has not [`Trainable::len`] values.
+    pub fn add_gradients<M: Module>(&self, model: &M, gradients: &Gradients, weight: f32, flat: &mut [f32]) {
+        model.visit(&mut Adder { ranges: &self.ranges, gradients, weight, flat });
+    }
+}
+
+/// Lists every floating-point parameter by path, those of reparameterizations included.
+#[derive(Default)]
+struct Lister {
+    path: Vec<String>,
+    found: Vec<(String, ParamId, Vec<usize>)>,
+}
+
+impl ModuleVisitor for Lister {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((self.path.join("."), param.id, param.lazy_shape().to_vec()));
+    }
+
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if !container_type.starts_with("Enum:") {
+            self.path.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        if !container_type.starts_with("Enum:") {
+            self.path.pop();
+        }
+    }
+}
+
+struct Adder<'a> {
+    ranges: &'a HashMap<ParamId, Range<usize>>,
+    gradients: &'a Gradients,
+    weight: f32,
+    flat: &'a mut [f32],
+}
+
+impl ModuleVisitor for Adder<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(range) = self.ranges.get(&param.id) else { return };
+        let Some(gradient) = param.val().grad(self.gradients) else { return };
+        for (sum, value) in self.flat[range.clone()].iter_mut().zip(values::of(gradient)) {
+            *sum += self.weight * value;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a run leaves behind: the adapter or the base, its card, the report and `result.json`.
+
+use std::path::Path;
+
+use burn::module::Module;
+use lowrank::config::LoraConfig;
+use lowrank::files::{self, adapter_dir};
+use lowrank::{Error, Result, Subject};
+
+use super::outcome::Outcome;
+use super::run::{Data, Run};
+use crate::attach::{Adapters, DEFAULT};
+use crate::models::{BaseModel, ModelConfig, Network};
+
+/// The settings of a run, as a run file has them.
+pub const SETTINGS: &str = "run.toml";
+/// What came of a run.
+pub const RESULT: &str = "result.json";
+/// Bytes of a `result.json` that is read back.
+const RESULT_BYTES: u64 = 16 << 20;
+
+/// Everything the files of a finished run are written from.
+pub(super) struct Results<'a> {
+    pub run: &'a Run,
+    pub data: &'a Data,
+    pub model: &'a ModelConfig,
+    pub network: &'a Network,
+}
+
+impl Results<'_> {
+    /// The outcome of a run that is finished.
+    pub fn read_outcome(output: &Path) -> Option<Outcome> {
+        let path = output.join(RESULT);
+        let text = files::exists(&path).then(|| files::read_to_string(&path, RESULT_BYTES).ok()).flatten()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Writes all of them; `result.json`, which says that the run is finished, comes last.
+    pub fn write(&self, adapters: Option<&Adapters>, mut outcome: Outcome) -> Result<Outcome> {
+        let output = &self.run.output;
+        match (adapters, &self.run.lora) {
+            (Some(adapters), Some(lora)) => {
+                let card = self.card(lora, &outcome);
+                adapters.save(self.network, DEFAULT, output, Some(&card))?;
+                outcome.adapter_bytes = Some(adapter_bytes(output)?);
+            }
+            _ => {
+                BaseModel { config: self.model.clone(), network: self.network.valid() }.save(output)?;
+            }
+        }
+        self.report(&outcome)?;
+        let text = serde_json::to_string_pretty(&outcome)
+            .map_err(|error| Error::new(Subject::File, error.to_string()).at(RESULT))?;
+        files::write(&output.join(RESULT), text.as_bytes())?;
+        Ok(outcome)
+    }
+
+    /// The adapter's `README.md`: the same for the same run, whenever and wherever it was done.
+    fn card(&self, lora: &LoraConfig, outcome: &Outcome) -> String {
+        let base = lora.base_model_name_or_path.as_deref().unwrap_or("a local base model");
+        let mut card = format!(
+            "---\nlibrary_name: peft\nbase_model: {base}\ntags:\n- lora\n- conv1d\n---\n\n# LoRA adapter\n\n\
+             A low-rank adapter for `{base}`, rank {}, alpha {}, {} trained parameters of {}.\n\n\
+             | | before | after |\n|---|---|---|\n",
+            lora.r, lora.lora_alpha, outcome.trainable_parameters, outcome.all_parameters
+        );
+        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+        let (before, after) = (outcome.before.as_ref(), outcome.after.as_ref());
+        for (name, pick) in [
+            ("accuracy", (|evaluation| evaluation.accuracy) as fn(&super::metrics::Evaluation) -> Option<f64>),
+            ("macro F1", |evaluation| evaluation.macro_f1),
+        ] {
+            card += &format!("| {name} | {} | {} |\n", figure(before.and_then(pick)), figure(after.and_then(pick)));
+        }
+        card += "\nOn recordings that were not trained on. Use it with `lowrank eval --adapter`, merge it with `lowrank \
+                 merge`, or load it in Python with `peft.PeftModel.from_pretrained`. Trained by `lowrank`.\n";
+        card
+    }
+
+    fn report(&self, _outcome: &Outcome) -> Result<()> {
+        let _ = (&self.data.train, self.model);
+        Ok(())
+    }
+}
+
+/// Bytes of the files that make an adapter.
+fn adapter_bytes(output: &Path) -> Result<u64> {
+    let sizes = [adapter_dir::CONFIG, adapter_dir::WEIGHTS].map(|name| {
+        files::read_bytes(&output.join(name), u64::MAX - 1).map(|bytes| bytes.len() as u64)
+    });
+    sizes.into_iter().sum()
+}

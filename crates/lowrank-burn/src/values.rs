@@ -1,0 +1,57 @@
+//! Parameter values as plain numbers, in and out of a model, by identity.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// The values of the given parameters, row-major, as `f32`; adapters' factors included.
+#[must_use]
+pub fn read<M: Module>(model: &M, ids: &[ParamId]) -> HashMap<ParamId, Vec<f32>> {
+    let mut reader = Reader { wanted: ids.iter().map(|id| (*id, Vec::new())).collect() };
+    model.visit(&mut reader);
+    reader.wanted
+}
+
+/// The model with other values in the given parameters; shapes, identities and gradient settings stay.
+///
+/// # Panics
+/// When a parameter has another number of values.
+#[must_use]
+pub fn write<M: Module>(model: M, values: HashMap<ParamId, Vec<f32>>) -> M {
+    model.map(&mut Writer { values })
+}
+
+/// The values of a tensor as `f32`.
+#[must_use]
+pub fn of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.cast(DType::F32).into_data();
+    data.try_to_vec().unwrap_or_default()
+}
+
+struct Reader {
+    wanted: HashMap<ParamId, Vec<f32>>,
+}
+
+impl ModuleVisitor for Reader {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(values) = self.wanted.get_mut(&param.id) {
+            *values = of(param.base());
+        }
+    }
+}
+
+struct Writer {
+    values: HashMap<ParamId, Vec<f32>>,
+}
+
+impl ModuleMapper for Writer {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(values) = self.values.remove(&param.id) else { return param };
+        param.map(|tensor| {
+            let data = TensorData::new(values, tensor.shape());
+            let value = Tensor::<D>::from_data(data, &tensor.device()).cast(tensor.dtype());
+            value.set_require_grad(tensor.is_require_grad())
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::Error;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
+use lowrank_burn::data::Split;
+use serde_json::Value;
+
+use crate::keys::{KEYS, Key, defaults};
+use crate::output::Output;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (inspect), 2 wrong input, 3 training diverged, \
+                          130 interrupted; a run that was training has saved its state.";
+
+/// Train, evaluate, merge and inspect LoRA adapters for models with convolutions.
+///
+/// Adapters are the files that Hugging Face PEFT reads and writes.
+#[derive(Debug, Parser)]
+#[command(name = "lowrank", version, styles = STYLES, max_term_width = 120, after_help = EXIT_CODES)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Action,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// End with exactly one JSON object on stdout, errors included
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+impl Cli {
+    /// How to talk to the user.
+    pub fn output(&self) -> Output {
+        Output { json: self.global.json, quiet: self.global.quiet }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Train an adapter, or a new base model, as a run file says
+    Train(TrainArgs),
+    /// Evaluate a model on one split of a manifest
+    Eval(EvalArgs),
+    /// Predict the class of every window of recordings
+    Predict(PredictArgs),
+    /// Merge an adapter into the weights of its base model
+    Merge(MergeArgs),
+    /// Look into an adapter or a safetensors file
+    Inspect(InspectArgs),
+    /// Show what a run would adapt, train and write, and train nothing
+    Plan(PlanArgs),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = "Every key of the run file is a flag, and the flag wins. Ctrl-C saves; --resume goes on.")]
+pub struct TrainArgs {
+    /// Run file: [model], [data], [lora] and [train] in TOML
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Go on where an interrupted run in the output directory stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Settings over those of the file.
+    #[command(flatten)]
+    pub settings: Flags,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Every key of the run file is a flag, and the flag wins. A pattern that matches no module is an error.")]
+pub struct PlanArgs {
+    /// Run file; without one, flags say it all
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Settings over those of the file.
+    #[command(flatten)]
+    pub settings: Flags,
+}
+
+/// A base directory, with or without an adapter, and how to read recordings for it.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Base model: a folder with config.json and model.safetensors
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// Adapter: a folder with adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub adapter: Option<PathBuf>,
+    /// Rate of CSV and NPY recordings [default: the model's]
+    #[arg(long, value_name = "HZ")]
+    pub sample_rate: Option<f64>,
+    /// Average the channels for a model that takes one
+    #[arg(long)]
+    pub mix_to_mono: bool,
+    /// Leave out recordings shorter than a window, with a warning
+    #[arg(long)]
+    pub skip_short: bool,
+    /// Windows in a batch
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub batch_size: std::num::NonZeroUsize,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// List of recordings: path,label,split,start,end
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+    pub manifest: PathBuf,
+    /// Split to evaluate on
+    #[arg(long, value_name = "SPLIT", default_value = "test", value_parser = splits())]
+    pub split: Split,
+}
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("recordings").required(true).args(["manifest", "input"]))]
+pub struct PredictArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// List of recordings: path,label,split,start,end
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+    pub manifest: Option<PathBuf>,
+    /// Only this split of the manifest [default: all]
+    #[arg(long, value_name = "SPLIT", requires = "manifest", value_parser = splits())]
+    pub split: Option<Split>,
+    /// Recordings: WAV, FLAC, OGG, MP3, CSV or NPY
+    #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
+    pub input: Vec<PathBuf>,
+    /// Where the predictions go, one JSON object a line [default: stdout]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Weights of the base: a .safetensors file, or a folder with model.safetensors or its shards
+    #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub base: PathBuf,
+    /// Adapter: a folder with adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub adapter: PathBuf,
+    /// Where the merged weights go: a file or a folder, as the base is
+    #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub output: PathBuf,
+    /// Replace an output that exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 when an adapter has a NaN or infinite value, or a module whose adapter does nothing.")]
+pub struct InspectArgs {
+    /// Adapter folder, model folder, or .safetensors file
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+}
+
+/// The keys of a run file, each as a flag.
+#[derive(Debug)]
+pub struct Flags(pub Vec<(&'static Key, Value)>);
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let given = |key: &'static Key| Some((key, matches.get_one::<Value>(&key.flag())?.clone()));
+        Ok(Self(KEYS.iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let defaults = defaults();
+        command.args(KEYS.iter().map(|key| key.arg(&defaults)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn splits() -> impl clap::builder::TypedValueParser<Value = Split> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(Split::ALL.map(Split::name)).try_map(|name| {
+        Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no such split")
+    })
+}

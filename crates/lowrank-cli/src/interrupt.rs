@@ -1,0 +1,31 @@
+//! Ctrl-C and SIGTERM: the first lets a run finish its step and save, the second ends the process.
+
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lowrank::{Error, Result, Subject};
+
+use crate::output::{self, Output};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Takes over both signals, for a command that can stop and save.
+///
+/// # Errors
+/// When the system does not let them be handled.
+pub fn install(output: Output) -> Result<()> {
+    ctrlc::set_handler(move || {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            process::exit(130);
+        }
+        if !output.quiet {
+            output::talk(&"\ninterrupted: finishing the step and saving; once more leaves at once");
+        }
+    })
+    .map_err(|error| Error::new(Subject::Interrupted, format!("cannot handle Ctrl-C: {error}")))
+}
+
+/// Whether the user wants to stop.
+pub fn requested() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}

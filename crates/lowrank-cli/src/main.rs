@@ -1,0 +1,19 @@
+//! The `lowrank` command: train, evaluate, merge and inspect LoRA adapters.
+
+mod args;
+mod commands;
+mod interrupt;
+mod keys;
+mod output;
+mod run_file;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match args::Cli::try_parse() {
+        Ok(cli) => commands::run(cli),
+        Err(error) => commands::usage(&error),
+    }
+}

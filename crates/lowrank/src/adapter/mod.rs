@@ -1,0 +1,22 @@
+//! The adapter of one module: its factors, what they add to the weight, and the weight with it.
+//!
+//! [`Layer`] says what the adapter sits on, [`Factors`] are `A` and `B` with their scale, [`merge`](merge::merge) puts
+//! their delta into a stored weight. [`keys`], [`tensor`] and [`state_dict`] hold the factors of a whole model under
+//! PEFT's names. Factors have PEFT's orientation and shapes everywhere.
+
+mod delta;
+pub mod factors;
+pub mod group;
+pub mod infer;
+pub mod inspect;
+pub mod keys;
+pub mod layer;
+pub mod merge;
+mod probe;
+pub mod state_dict;
+pub mod tensor;
+
+pub use factors::Factors;
+pub use group::GroupMode;
+pub use layer::{Layer, LayerKind};
+pub use merge::{MergeReport, Merged, merge, merge_bias};

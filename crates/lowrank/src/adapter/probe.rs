@@ -1,0 +1,179 @@
+//! The check of a merge: the merged weight against the base and the adapter side by side, on one input.
+//!
+//! # The bound
+//!
+//! A row of the stored weight meets the probe `x`, whose `n` values are random, at least 1/2 and below 1 in magnitude, of
+//! either sign, and always the same. For a linear layer or a convolution that is the layer's own output (for one
+//! position); for the layers that store `(in, out)` it is a random sum over the outputs of one input. All of it is
+//! computed in `f64`, with unit roundoff `v = 2^-53`:
+//!
+//! - unmerged, `y = x . w + scale * B (A x)`, summed over the adapters;
+//! - merged, `y' = x . w'` with the values as stored.
+//!
+//! With `u` the unit roundoff that the merge computes in (`2^-24`, `2^-53` for an `F64` base), `t` its smallest positive
+//! value, `m = |x| . (|scale| |B| |A|)` over all `d` adapters, and `c` the weight before it is stored,
+//!
+//! ```text
+//! |x . c - y| <= 2 * ( u (|x| . |c| + (r + d + 1) m)  +  d (r |scale| + 2) t |x| . 1
+//!                      + v (n + r + d + 3) (|x| . |c| + |x| . |w| + m) )
+//! ```
+//!
+//! The first term is one rounding of each sum `w + delta` and the `r + d + 1` roundings behind each delta, the second what
+//! underflow can take, the third the roundings of the check itself; the factor 2 covers their products. Storing `c` in
+//! half precision moves a value by at most `e/2 |c| + s/2` (`e` the type's epsilon, `s` its smallest positive value),
+//! which is checked value by value, so that
+//!
+//! ```text
+//! |y' - y| <= the above + e/2 |x| . |c| + s/2 |x| . 1
+//! ```
+//!
+//! The first inequality is what is enforced: its bound does not grow with the coarseness of the stored type, so that
+//! a delta that is missing, transposed or scaled wrongly shows under `bf16` as it does under `f32`.
+
+use half::{bf16, f16};
+
+use super::delta::{Delta, Term};
+use crate::float::FloatType;
+use crate::kernels::gemm::Real;
+use crate::random::Random;
+use crate::{Error, Result, Subject};
+
+/// A precision that a merge computes in, and the way to and from the stored bytes.
+pub(super) trait Precision: Real + Send + Sync {
+    /// Largest relative error of one operation.
+    const UNIT: f64;
+    /// The smallest positive value.
+    const TINY: f64;
+
+    fn decode(dtype: FloatType, bytes: &[u8]) -> Vec<Self>;
+    fn encode(dtype: FloatType, values: &[Self]) -> Vec<u8>;
+}
+
+impl Precision for f32 {
+    const UNIT: f64 = Self::EPSILON as f64 / 2.0;
+    const TINY: f64 = Self::from_bits(1) as f64;
+
+    fn decode(dtype: FloatType, bytes: &[u8]) -> Vec<Self> {
+        dtype.decode(bytes)
+    }
+
+    fn encode(dtype: FloatType, values: &[Self]) -> Vec<u8> {
+        dtype.encode(values)
+    }
+}
+
+/// Used for `F64` bases only.
+impl Precision for f64 {
+    const UNIT: f64 = Self::EPSILON / 2.0;
+    const TINY: f64 = Self::from_bits(1);
+
+    fn decode(_: FloatType, bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(|b| Self::from_le_bytes(*b)).collect()
+    }
+
+    fn encode(_: FloatType, values: &[Self]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+}
+
+/// Rows of a weight on their way: as they were, with the deltas, and as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a, T> {
+    pub base: &'a [T],
+    pub sum: &'a [T],
+    pub stored: &'a [T],
+}
+
+/// The probe of one weight, and what the adapters make of it.
+#[derive(Debug)]
+pub(super) struct Probe<'a, T> {
+    deltas: &'a [Delta<T>],
+    input: Vec<f64>,
+    hidden: Vec<Vec<Term>>,
+    /// What rounding can do to any output, apart from its terms: underflow.
+    floor: f64,
+    /// Largest relative and absolute error of storing a value.
+    storing: (f64, f64),
+}
+
+impl<'a, T: Precision> Probe<'a, T> {
+    pub fn new(dtype: FloatType, columns: usize, deltas: &'a [Delta<T>]) -> Self {
+        let mut random = Random::new(0, "merge probe", 0);
+        let input: Vec<f64> = (0..columns)
+            .map(|_| f64::from(random.uniform(0.5, 1.0)) * if random.below(2) == 0 { 1.0 } else { -1.0 })
+            .collect();
+        let hidden = deltas.iter().map(|delta| delta.hidden(&input)).collect();
+        let reach: f64 = input.iter().map(|x| x.abs()).sum();
+        let floor =
+            deltas.iter().map(|delta| (count(delta.rank) * delta.scale.into().abs() + 2.0) * T::TINY).sum::<f64>();
+        let storing = match dtype {
+            FloatType::F64 | FloatType::F32 => (0.0, 0.0),
+            FloatType::F16 => (dtype.epsilon() / 2.0, f16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
+            FloatType::Bf16 => (dtype.epsilon() / 2.0, bf16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
+        };
+        Self { deltas, input, hidden, floor: floor * reach, storing }
+    }
+
+    /// Values in a row.
+    pub fn columns(&self) -> usize {
+        self.input.len()
+    }
+
+    /// The difference between the merged and the unmerged output of `row`, and the largest that is right.
+    ///
+    /// # Errors
+    /// When the difference is larger than that.
+    pub fn check(&self, row: usize, values: Rows<'_, T>) -> Result<(f64, f64)> {
+        let mut base = Term::default();
+        let mut sum = Term::default();
+        let (mut stored, mut storing) = (0.0, 0.0);
+        for (index, x) in self.input.iter().enumerate() {
+            let [w, c, s] = [values.base[index], values.sum[index], values.stored[index]].map(Into::<f64>::into);
+            base.add(x * w);
+            sum.add(x * c);
+            stored += x * s;
+            let allowed = self.storing.0 * c.abs() + self.storing.1;
+            storing += x.abs() * allowed;
+            if (s - c).abs() > allowed {
+                return Err(differs(row, (s - c).abs(), allowed));
+            }
+        }
+        let mut unmerged = base.value;
+        let (mut magnitude, mut rank) = (0.0, 0);
+        for (delta, hidden) in self.deltas.iter().zip(&self.hidden) {
+            let output = delta.output(row, hidden);
+            unmerged += output.value;
+            magnitude += output.magnitude;
+            rank = rank.max(delta.rank);
+        }
+        let steps = count(rank + self.deltas.len() + 1);
+        let computing = T::UNIT * (sum.magnitude + steps * magnitude);
+        let checking =
+            f64::UNIT * (count(self.input.len()) + steps + 2.0) * (sum.magnitude + base.magnitude + magnitude);
+        let bound = 2.0 * (computing + self.floor + checking);
+        let error = (sum.value - unmerged).abs();
+        if error.is_nan() {
+            return Err(Error::new(
+                Subject::Merge,
+                format!("row {row} is too large to check: its output overflows F64"),
+            )
+            .with_hint("scale the weight down"));
+        }
+        if error > bound {
+            return Err(differs(row, error, bound));
+        }
+        Ok(((stored - unmerged).abs(), bound + storing))
+    }
+}
+
+fn differs(row: usize, error: f64, bound: f64) -> Error {
+    Error::new(Subject::Merge, format!("merged and unmerged outputs differ by more than rounding in row {row}"))
+        .found(format!("a difference of {error:e}"))
+        .expected(format!("at most {bound:e}"))
+        .with_hint("this is a defect of lowrank, not of your files; nothing was written")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of tensors are exact in f64")]
+fn count(size: usize) -> f64 {
+    size as f64
+}

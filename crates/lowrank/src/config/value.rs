@@ -1,0 +1,235 @@
+//! The types of configuration values, and how each is read from JSON.
+
+use serde_json::{Map, Value};
+
+/// Modules, by a pattern or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Patterns {
+    /// One string: a Python regular expression for the whole path, or one of the words of
+    /// [`LoraConfig::target_modules`](super::LoraConfig::target_modules).
+    Regex(String),
+    /// Names. In `layers_pattern` each is a regular expression as well.
+    List(Vec<String>),
+}
+
+impl Patterns {
+    /// The single strings.
+    #[must_use]
+    pub fn entries(&self) -> &[String] {
+        match self {
+            Self::Regex(pattern) => std::slice::from_ref(pattern),
+            Self::List(names) => names,
+        }
+    }
+}
+
+/// Which biases of the base model train, and are saved, with the adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bias {
+    /// None.
+    #[default]
+    None,
+    /// Every bias of the model.
+    All,
+    /// The biases of the modules that have an adapter.
+    LoraOnly,
+}
+
+impl Bias {
+    /// PEFT's name: `none`, `all`, `lora_only`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::All => "all",
+            Self::LoraOnly => "lora_only",
+        }
+    }
+}
+
+/// How the factors start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum InitLoraWeights {
+    /// `true`: `A` uniform as a new layer's weight, `B` zero, so that the adapter starts without effect.
+    #[default]
+    True,
+    /// `false`: both as a new layer's weight, so that the adapter has an effect from the start; for tests.
+    False,
+    /// `"gaussian"`, in any case: `A` normal with deviation `1/r`, `B` zero.
+    Gaussian,
+    /// Another of PEFT's names, or an unknown one: see [`LoraConfig::validate`](super::LoraConfig::validate).
+    Other(String),
+}
+
+/// The value of `layers_to_transform`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerIndices {
+    /// One layer.
+    One(usize),
+    /// Several.
+    List(Vec<usize>),
+}
+
+impl LayerIndices {
+    /// The single indices.
+    #[must_use]
+    pub fn indices(&self) -> &[usize] {
+        match self {
+            Self::One(index) => std::slice::from_ref(index),
+            Self::List(indices) => indices,
+        }
+    }
+}
+
+/// Values of a file that would be written in another spelling: what would be written, and what was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AsFound(pub(super) Vec<(&'static str, Value, Value)>);
+
+/// A value that can be read from JSON.
+pub(super) trait FromValue: Sized {
+    /// The value, when `value` is one.
+    fn from_value(value: &Value) -> Option<Self>;
+
+    /// What `from_value` accepts, in words.
+    fn expected() -> String;
+}
+
+impl FromValue for bool {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn expected() -> String {
+        "true or false".into()
+    }
+}
+
+impl FromValue for usize {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_u64()?.try_into().ok()
+    }
+
+    fn expected() -> String {
+        "a whole number, not negative".into()
+    }
+}
+
+impl FromValue for f64 {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_f64()
+    }
+
+    fn expected() -> String {
+        "a number".into()
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_str().map(Into::into)
+    }
+
+    fn expected() -> String {
+        "a string".into()
+    }
+}
+
+impl FromValue for Value {
+    fn from_value(value: &Value) -> Option<Self> {
+        Some(value.clone())
+    }
+
+    fn expected() -> String {
+        "a value".into()
+    }
+}
+
+impl FromValue for Map<String, Value> {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_object().cloned()
+    }
+
+    fn expected() -> String {
+        "an object".into()
+    }
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: &Value) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::from_value(value).map(Some) }
+    }
+
+    fn expected() -> String {
+        format!("{} or null", T::expected())
+    }
+}
+
+impl FromValue for Vec<String> {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(String::from_value).collect()
+    }
+
+    fn expected() -> String {
+        "a list of strings".into()
+    }
+}
+
+impl<T: FromValue> FromValue for Vec<(String, T)> {
+    fn from_value(value: &Value) -> Option<Self> {
+        if value.is_null() {
+            return Some(Self::new());
+        }
+        value.as_object()?.iter().map(|(key, value)| Some((key.clone(), T::from_value(value)?))).collect()
+    }
+
+    fn expected() -> String {
+        format!("an object whose values are each {}", T::expected())
+    }
+}
+
+impl FromValue for Patterns {
+    fn from_value(value: &Value) -> Option<Self> {
+        String::from_value(value).map(Self::Regex).or_else(|| Vec::from_value(value).map(Self::List))
+    }
+
+    fn expected() -> String {
+        "a string or a list of strings".into()
+    }
+}
+
+impl FromValue for LayerIndices {
+    fn from_value(value: &Value) -> Option<Self> {
+        let list = || value.as_array()?.iter().map(usize::from_value).collect::<Option<_>>();
+        usize::from_value(value).map(Self::One).or_else(|| list().map(Self::List))
+    }
+
+    fn expected() -> String {
+        "a layer's number or a list of them".into()
+    }
+}
+
+impl FromValue for Bias {
+    fn from_value(value: &Value) -> Option<Self> {
+        [Self::None, Self::All, Self::LoraOnly].into_iter().find(|bias| value.as_str() == Some(bias.name()))
+    }
+
+    fn expected() -> String {
+        "\"none\", \"all\" or \"lora_only\"".into()
+    }
+}
+
+impl FromValue for InitLoraWeights {
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Bool(true) => Some(Self::True),
+            Value::Bool(false) => Some(Self::False),
+            Value::String(name) if name.eq_ignore_ascii_case("gaussian") => Some(Self::Gaussian),
+            Value::String(name) => Some(Self::Other(name.clone())),
+            _ => None,
+        }
+    }
+
+    fn expected() -> String {
+        "true, false or the name of an initialisation".into()
+    }
+}

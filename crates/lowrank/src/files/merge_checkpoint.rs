@@ -1,0 +1,240 @@
+//! Merging an adapter into a model's own files, one tensor at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::adapter_dir::{self, Adapter};
+use super::atomic::{AtomicFile, parent};
+use super::checkpoint::{Checkpoint, Shard};
+use super::copy_model::{check_replaceable, copy_rest};
+use super::header::TensorInfo;
+use super::limits;
+use super::merge_plan::{Change, plan};
+use super::new_dir::{NewDir, recover};
+use super::read::exists;
+use super::storage::{Disk, Storage};
+use super::writer::Writer;
+use crate::adapter::tensor::{Tensor, float_type};
+use crate::adapter::{MergeReport, merge, merge_bias};
+use crate::error::{Error, Result, Subject};
+
+/// How far a merge is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The tensor that was written last.
+    pub tensor: &'a str,
+    /// Bytes of tensors written.
+    pub done: u64,
+    /// Bytes of tensors in all.
+    pub total: u64,
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Default)]
+pub struct MergeSummary {
+    /// The tensors that got a delta, each with what its check measured.
+    pub merged: Vec<(String, MergeReport)>,
+    /// The tensors that were replaced by those the adapter saved.
+    pub replaced: Vec<String>,
+    /// How many tensors are as they were.
+    pub unchanged: usize,
+    /// Files of the base folder that are not in the output: weights in other formats, adapters, hidden entries.
+    pub left_out: Vec<String>,
+    /// What is unusual about the adapter's configuration.
+    pub warnings: Vec<String>,
+}
+
+/// Merges the adapter in the directory `adapter` into the model `base` and writes the result to `output`.
+///
+/// A file becomes a file. A folder becomes a folder with the same shards and everything else copied that belongs to the
+/// model. Weights keep their type; tensors that the adapter saved in full take that of the tensor they replace. With
+/// `force` an existing output is replaced, which may be `base` itself. The output appears under its name when it is
+/// complete. Each merged weight is checked against the unmerged one before it is written.
+///
+/// Besides the adapter, one tensor and its merged copy are in memory at a time.
+///
+/// # Errors
+/// When `base` or `adapter` cannot be read; when they do not belong together (all tensors concerned are named, before
+/// anything is written); when `output` exists and may not be replaced, or lies inside `base`; when a merged value is
+/// not finite or a merge fails its check; when the output cannot be written. The output is then what it was.
+pub fn merge_checkpoint(
+    base: &Path,
+    adapter: &Path,
+    output: &Path,
+    force: bool,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<MergeSummary> {
+    merge_checkpoint_to(&Disk, base, adapter, output, force, progress)
+}
+
+/// [`merge_checkpoint`], on any [`Storage`].
+///
+/// # Errors
+/// As [`merge_checkpoint`].
+pub fn merge_checkpoint_to(
+    storage: &dyn Storage,
+    base: &Path,
+    adapter: &Path,
+    output: &Path,
+    force: bool,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<MergeSummary> {
+    recover(storage, output)?;
+    let model = Checkpoint::open(base)?;
+    let adapter = adapter_dir::read(adapter)?;
+    let changes = plan(&model, &adapter)?;
+    check_output(model.path(), output, force)?;
+    let summary = MergeSummary { warnings: adapter.warnings.clone(), ..MergeSummary::default() };
+    let total = model.names().filter_map(|name| model.get(name)).map(TensorInfo::byte_len).sum();
+    let mut merging = Merging { storage, model: &model, adapter, changes, progress, done: 0, total, summary };
+    if model.path().is_dir() {
+        merging.folder(output)?;
+    } else if let Some(shard) = model.shards().first() {
+        merging.file(shard, output)?.publish()?;
+    }
+    Ok(merging.summary)
+}
+
+/// Whether `output` may be written at all, before the work begins.
+fn check_output(base: &Path, output: &Path, force: bool) -> Result<()> {
+    let refuse = |problem: &str| Error::new(Subject::File, problem.to_owned()).at(output.display());
+    if exists(output) {
+        if !force {
+            return Err(
+                refuse("the output is there already").with_hint("choose another name, or replace it with `--force`")
+            );
+        }
+        if output.is_dir() != base.is_dir() {
+            return Err(refuse("the output is of another kind than the base").found(kind(output)).expected(kind(base)));
+        }
+        if base.is_dir() {
+            let links = std::fs::symlink_metadata(output).is_ok_and(|data| data.is_symlink());
+            if links {
+                return Err(refuse("the output is a link").with_hint("name the folder it leads to"));
+            }
+        }
+    }
+    if !base.is_dir() && output.extension().is_none_or(|extension| extension != "safetensors") {
+        return Err(refuse("not the name of a safetensors file")
+            .expected("a name ending in .safetensors, as the base is a file"));
+    }
+    let (inner, outer) = (parent(output).canonicalize(), base.canonicalize());
+    if let (Ok(inner), Ok(outer)) = (inner, outer)
+        && base.is_dir()
+        && inner.starts_with(outer)
+    {
+        return Err(refuse("the output lies inside the base model").with_hint("choose a folder beside it"));
+    }
+    Ok(())
+}
+
+fn kind(path: &Path) -> &'static str {
+    if path.is_dir() { "a folder" } else { "a file" }
+}
+
+struct Merging<'a> {
+    storage: &'a dyn Storage,
+    model: &'a Checkpoint,
+    adapter: Adapter,
+    changes: BTreeMap<String, Change>,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    done: u64,
+    total: u64,
+    summary: MergeSummary,
+}
+
+impl<'a> Merging<'a> {
+    fn folder(&mut self, output: &Path) -> Result<()> {
+        let folder = NewDir::create(self.storage, output)?;
+        let model = self.model;
+        let mut weights = BTreeSet::new();
+        for shard in model.shards() {
+            let name = shard.path().file_name().unwrap_or_default();
+            weights.insert(name.to_string_lossy().into_owned());
+            self.file(shard, &folder.path().join(name))?.publish()?;
+        }
+        // The index is copied with the rest: names and sizes are the same.
+        self.summary.left_out = copy_rest(self.storage, model.path(), folder.path(), &weights)?;
+        if exists(output) {
+            check_replaceable(output, folder.path())?;
+        }
+        folder.publish()
+    }
+
+    /// Writes one file, complete but not yet under its name.
+    fn file(&mut self, shard: &Shard, target: &Path) -> Result<AtomicFile<'a>> {
+        let (model, storage) = (self.model, self.storage);
+        let infos = shard.tensors().iter().filter_map(|name| Some((name, model.get(name)?)));
+        let plan = infos.map(|(name, info)| (name.clone(), info.dtype, info.shape.clone())).collect();
+        let mut writer = Writer::create(storage, target, plan, shard.metadata())?;
+        for (name, length) in writer.order().to_vec() {
+            if let Some(change) = self.changes.remove(&name) {
+                writer.write(&name, &self.changed(&name, &change)?)?;
+            } else {
+                copy_tensor(model, &name, length, &mut writer)?;
+                self.summary.unchanged += 1;
+            }
+            self.done += length;
+            (self.progress)(Progress { tensor: &name, done: self.done, total: self.total });
+        }
+        writer.finish()
+    }
+
+    /// The new bytes of a tensor.
+    fn changed(&mut self, name: &str, change: &Change) -> Result<Vec<u8>> {
+        let here = |error: Error| error.at(format_args!("tensor `{name}`"));
+        let saved = self.adapter.state.saved.remove(name).filter(|_| change.replaced);
+        let base = match saved {
+            Some(saved) => {
+                self.summary.replaced.push(name.to_owned());
+                cast(saved, self.model, name).map_err(here)?
+            }
+            None => self.model.read(name)?,
+        };
+        let Some((module, layer)) = &change.module else { return Ok(base.into_data()) };
+        let Some(float) = base.float() else { return Ok(base.into_data()) };
+        let factors = self.adapter.state.factors(module, layer, &self.adapter.config)?;
+        let merged = if name.strip_prefix(module.as_str()) == Some(".bias") {
+            merge_bias(Some(base.data()), float, &[&factors]).map_err(here)?
+        } else {
+            Some(merge(base.into_data(), float, &[&factors]).map_err(here)?)
+        };
+        let Some(merged) = merged else {
+            return Err(here(Error::new(Subject::Merge, "the adapter has no bias to add")));
+        };
+        self.summary.merged.push((name.to_owned(), *merged.report()));
+        Ok(merged.into_weight())
+    }
+}
+
+/// A tensor that the adapter saved, in the type of the one it replaces.
+fn cast(saved: Tensor, model: &Checkpoint, name: &str) -> Result<Tensor> {
+    let Some(info) = model.get(name).filter(|info| info.dtype != saved.dtype()) else { return finite(saved) };
+    let (Some(values), Some(float)) = (saved.values(), float_type(info.dtype)) else {
+        return Err(Error::new(Subject::Merge, "the saved tensor has another type than the base's")
+            .found(saved.dtype())
+            .expected(info.dtype));
+    };
+    finite(Tensor::from_values(float, info.shape.clone(), &values)?)
+}
+
+fn finite(tensor: Tensor) -> Result<Tensor> {
+    match tensor.non_finite() {
+        0 => Ok(tensor),
+        count => Err(Error::new(Subject::Merge, format!("the saved tensor is not finite in {}", tensor.dtype()))
+            .found(format!("{count} NaN or infinite values"))
+            .expected("none")),
+    }
+}
+
+fn copy_tensor(model: &Checkpoint, name: &str, length: u64, writer: &mut Writer<'_>) -> Result<()> {
+    let mut buffer = Vec::new();
+    let mut position = 0;
+    while position < length {
+        let end = (position + limits::BLOCK_BYTES as u64).min(length);
+        model.read_bytes(name, position..end, &mut buffer)?;
+        writer.write(name, &buffer)?;
+        position = end;
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Files: the only place that touches the file system.
+//!
+//! Reading trusts nothing: sizes are checked before memory is asked for, names never become paths, other formats than
+//! safetensors are refused ([`header`], [`checkpoint`], [`limits`]). Writing loses nothing: a name holds the whole old
+//! content or the whole new one at any moment ([`atomic`], [`new_dir`], [`storage`]). On these stand the directories
+//! PEFT reads and writes ([`adapter_dir`]) and merging into a model's own files ([`merge_checkpoint`]).
+
+pub mod adapter_dir;
+pub mod atomic;
+pub mod checkpoint;
+mod copy_model;
+pub mod foreign;
+pub mod header;
+mod header_json;
+pub mod limits;
+pub mod lock;
+pub mod merge_checkpoint;
+mod merge_plan;
+pub mod new_dir;
+pub mod output_dir;
+pub mod read;
+mod shards;
+pub mod storage;
+pub mod writer;
+
+pub use adapter_dir::Adapter;
+pub use atomic::write;
+pub use checkpoint::Checkpoint;
+pub use header::{Header, TensorInfo};
+pub use lock::RunLock;
+pub use merge_checkpoint::merge_checkpoint;
+pub use read::{create_dir, exists, list, read_bytes, read_to_string};
+pub use storage::{Disk, Storage};

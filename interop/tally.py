@@ -1,0 +1,25 @@
+"""Counts checks. One that fails says why and does not stop the next."""
+
+from contextlib import contextmanager
+
+
+class Tally:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    @contextmanager
+    def check(self, name: str):
+        """Everything in the block must hold; `assert` says what."""
+        try:
+            yield
+        except Exception as error:
+            self.failed += 1
+            print(f"FAIL  {name}\n      {type(error).__name__}: {error}".rstrip(), flush=True)
+        else:
+            self.passed += 1
+            print(f"ok    {name}", flush=True)
+
+    def close(self) -> int:
+        print(f"{self.passed} passed, {self.failed} failed")
+        return 1 if self.failed else 0

@@ -17,14 +17,19 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (inspect), 2 wrong input, 3 training diverged, \
-                          130 interrupted; a run that was training has saved its state.";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    the answer is no (inspect)
+  2    wrong input
+  3    training diverged
+  130  interrupted, and saved";
 
 /// Train, evaluate, merge and inspect LoRA adapters for models with convolutions.
 ///
 /// Adapters are the files that Hugging Face PEFT reads and writes.
 #[derive(Debug, Parser)]
-#[command(name = "lowrank", version, styles = STYLES, max_term_width = 120, after_help = EXIT_CODES)]
+#[command(name = "lowrank", bin_name = "lowrank", version, styles = STYLES, after_help = EXIT_CODES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.

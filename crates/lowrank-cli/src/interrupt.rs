@@ -22,7 +22,7 @@ pub fn install(output: Output) -> Result<()> {
             output::talk(&"\ninterrupted: finishing the step and saving; once more leaves at once");
         }
     })
-    .map_err(|error| Error::new(Subject::Interrupted, format!("cannot handle Ctrl-C: {error}")))
+    .map_err(|error| Error::new(Subject::Config, format!("cannot handle Ctrl-C: {error}")))
 }
 
 /// Whether the user wants to stop.

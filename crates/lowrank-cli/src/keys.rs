@@ -109,14 +109,7 @@ pub const KEYS: &[Key] = &[
     key(Section::Lora, "r", Kind::Whole, "N", "Rank"),
     key(Section::Lora, "lora_alpha", Kind::Number, "X", "Numerator of the scale, lora_alpha / r"),
     key(Section::Lora, "lora_dropout", Kind::Number, "P", "Probability with which an input of the adapter is dropped"),
-    key(
-        Section::Lora,
-        "target_modules",
-        Kind::Modules,
-        "NAMES",
-        "Modules that get an adapter: names or ends of paths (a,b), all-linear, all-conv, all-layers, or a regular \
-         expression for whole paths",
-    ),
+    key(Section::Lora, "target_modules", Kind::Modules, "NAMES", "Modules that get an adapter: names or ends of paths (a,b), all-linear, all-conv, all-layers, or a regex for whole paths"),
     key(Section::Lora, "exclude_modules", Kind::Modules, "NAMES", "Modules that get none all the same"),
     key(Section::Lora, "rank_pattern", Kind::Pairs, "NAME=N,..", "Ranks of single modules; the first match counts"),
     key(Section::Lora, "alpha_pattern", Kind::Pairs, "NAME=X,..", "Alphas of single modules; the first match counts"),
@@ -128,7 +121,7 @@ pub const KEYS: &[Key] = &[
     key(Section::Lora, "modules_to_save", Kind::Names, "NAMES", "Modules that train in full and are saved along"),
     key(Section::Lora, "layers_to_transform", Kind::Wholes, "N,N,..", "Only these layers of the targeted modules"),
     key(Section::Lora, "layers_pattern", Kind::Names, "NAMES", "Names that layer numbers follow in a path"),
-    key(Section::Lora, "task_type", Kind::Word(TASKS), "TASK", "PEFT's task; classification saves the head along"),
+    key(Section::Lora, "task_type", Kind::Word(TASKS), "TASK", "PEFT's task, such as SEQ_CLS; classification saves the head along"),
     key(Section::Train, "epochs", Kind::Whole, "N", "Passes over the training windows"),
     key(Section::Train, "max_steps", Kind::Whole, "N", "Optimiser steps, whatever the epochs come to"),
     key(Section::Train, "batch_size", Kind::Whole, "N", "Windows in a batch"),
@@ -189,13 +182,13 @@ impl Key {
         };
         let arg = clap::Arg::new(flag.clone()).long(flag).help(help).help_heading(self.section.heading());
         let arg = match kind {
-            Kind::Flag => arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_possible_values(true),
+            Kind::Flag => arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL"),
             _ => arg.value_name(self.value_name),
         };
         let arg = if self.name == "base" { arg.visible_alias("model") } else { arg };
         match kind {
-            Kind::Flag => arg.value_parser(words(&["true", "false"])),
-            Kind::Word(known) => arg.value_parser(words(known)),
+            Kind::Flag => arg.hide_possible_values(true).value_parser(words(&["true", "false"])),
+            Kind::Word(known) => arg.hide_possible_values(known.len() > 3).value_parser(words(known)),
             Kind::Path => arg.value_hint(clap::ValueHint::AnyPath).value_parser(move |text: &str| kind.parse(text)),
             _ => arg.allow_negative_numbers(true).value_parser(move |text: &str| kind.parse(text)),
         }

@@ -80,10 +80,16 @@ mod tests {
         let n = 100_000;
         let uniform: Vec<f32> = (0..n).map(|_| random.uniform(-1.0, 3.0)).collect();
         let normal: Vec<f32> = (0..n).map(|_| random.normal()).collect();
-        let mean = |v: &[f32]| v.iter().map(|x| f64::from(*x)).sum::<f64>() / f64::from(n);
-        let var = |v: &[f32]| v.iter().map(|x| (f64::from(*x) - mean(v)).powi(2)).sum::<f64>() / f64::from(n);
-        assert!((mean(&uniform) - 1.0).abs() < 0.02 && (var(&uniform) - 16.0 / 12.0).abs() < 0.02);
-        assert!(mean(&normal).abs() < 0.02 && (var(&normal) - 1.0).abs() < 0.02);
+        let (mean, var) = moments(&uniform);
+        assert!((mean - 1.0).abs() < 0.02 && (var - 16.0 / 12.0).abs() < 0.02);
+        let (mean, var) = moments(&normal);
+        assert!(mean.abs() < 0.02 && (var - 1.0).abs() < 0.02);
+    }
+
+    fn moments(values: &[f32]) -> (f64, f64) {
+        let n = f64::from(u32::try_from(values.len()).unwrap());
+        let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+        (mean, values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n)
     }
 
     #[test]

@@ -1,0 +1,223 @@
+use burn::module::Module;
+use burn::nn::conv as stock;
+use burn::tensor::{Device, Distribution, Tensor};
+use lowrank::adapter::GroupMode;
+use lowrank::config::{Bias, InitLoraWeights, LoraConfig, Patterns};
+
+use super::*;
+use crate::nn::{Conv1d, Conv1dConfig, Linear, LinearConfig};
+
+#[derive(Module, Debug)]
+struct Net {
+    conv1: Conv1d,
+    conv2: Conv1d,
+    head: Linear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        device.seed(7);
+        Self {
+            conv1: Conv1d::new(&Conv1dConfig::new(4, 8, 3).with_dilation(2), device),
+            conv2: Conv1d::new(&Conv1dConfig::new(8, 8, 3).with_groups(4), device),
+            head: Linear::new(&LinearConfig::new(8, 3), device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        self.head.forward(self.conv2.forward(self.conv1.forward(x)).mean_dim(2).squeeze_dim(2))
+    }
+}
+
+#[derive(Module, Debug)]
+struct StockNet {
+    conv: stock::Conv1d,
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn input(device: &Device) -> Tensor<3> {
+    device.seed(1);
+    Tensor::random([2, 4, 20], Distribution::Normal(0.0, 1.0), device)
+}
+
+/// Factors that have an effect.
+fn config(targets: &[&str]) -> LoraConfig {
+    LoraConfig {
+        r: 4,
+        lora_alpha: 8.0,
+        target_modules: Some(Patterns::List(targets.iter().map(|target| (*target).to_owned()).collect())),
+        init_lora_weights: InitLoraWeights::False,
+        ..LoraConfig::default()
+    }
+}
+
+fn distance(a: &Tensor<2>, b: &Tensor<2>) -> f32 {
+    (a.clone() - b.clone()).abs().max().into_scalar()
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_and_freezes_the_base() {
+    let device = device();
+    let net = Net::new(&device);
+    let before = net.forward(input(&device));
+    let config = LoraConfig { init_lora_weights: InitLoraWeights::True, ..config(&["conv1", "conv2", "head"]) };
+    let (net, adapters) = attach(net, &config, 0).unwrap();
+    assert!(distance(&net.forward(input(&device)), &before) < 1e-6);
+    assert!(!net.conv1.weight.base().is_require_grad());
+    // conv1: 4*(4*3 + 8), conv2: 4*(2*3) + 8*1, head: 4*(8 + 3)
+    let counts = adapters.trainable_parameters(&net);
+    assert_eq!(counts.trainable, 80 + 32 + 44);
+    let base = (8 * 4 * 3 + 8) + (8 * 2 * 3 + 8) + (8 * 3 + 3);
+    assert_eq!(counts.all, base + counts.trainable);
+    assert_eq!(counts.to_string(), format!("trainable params: 156 || all params: 343 || trainable%: {:.4}", 15600.0 / 343.0));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_factors_whatever_else_is_adapted() {
+    let device = device();
+    let both = attach(Net::new(&device), &config(&["conv1", "head"]), 3).unwrap();
+    let one = attach(Net::new(&device), &config(&["head"]), 3).unwrap();
+    let state = |(net, adapters): &(Net, Adapters)| adapters.state(net, DEFAULT).unwrap().1;
+    assert_eq!(state(&both).modules["head"], state(&one).modules["head"]);
+    let other = attach(Net::new(&device), &config(&["head"]), 4).unwrap();
+    assert_ne!(state(&one).modules["head"], state(&other).modules["head"]);
+}
+
+#[test]
+fn several_adapters_add_up_and_each_can_be_switched() {
+    let device = device();
+    let mut adapters = Adapters::default();
+    let net = Net::new(&device);
+    let base = net.forward(input(&device));
+    let net = adapters.attach(net, "a", &config(&["conv1", "conv2"]), 1).unwrap();
+    let a = net.forward(input(&device));
+    let net = adapters.attach(net, "b", &config(&["conv1", "conv2", "head"]), 2).unwrap();
+    assert_eq!(adapters.active(), ["b"]);
+    let b = net.forward(input(&device));
+    adapters.set_active(&["a"]).unwrap();
+    assert!(distance(&net.forward(input(&device)), &a) < 1e-6, "attaching another left the first as it was");
+    assert!(distance(&a, &b) > 1e-2 && distance(&a, &base) > 1e-2);
+
+    adapters.set_active(&["a", "b"]).unwrap();
+    let both = net.forward(input(&device));
+    let fused = net.clone().materialize().forward(input(&device));
+    assert!(distance(&both, &fused) < 1e-5, "the sum of the deltas is what materialising gives");
+    assert!(adapters.disabled(|| distance(&net.forward(input(&device)), &base)) < 1e-6);
+    adapters.set_scale("a", 0.0).unwrap();
+    assert!(distance(&net.forward(input(&device)), &b) < 1e-5);
+
+    let net = adapters.delete(net, "b").unwrap();
+    assert_eq!(adapters.names().collect::<Vec<_>>(), ["a"]);
+    adapters.set_scale("a", 1.0).unwrap();
+    assert!(distance(&net.forward(input(&device)), &a) < 1e-6);
+    assert!(distance(&adapters.unload(net).forward(input(&device)), &base) < 1e-6);
+}
+
+#[test]
+fn merging_keeps_the_output_and_unmerging_restores_the_bits() {
+    let device = device();
+    let config = LoraConfig { lora_bias: true, ..config(&["conv1", "conv2", "head"]) };
+    let (net, mut adapters) = attach(Net::new(&device), &config, 5).unwrap();
+    let bits = |net: &Net| {
+        let weights = [values::of(net.conv1.weight.base()), values::of(net.conv2.weight.base())];
+        let biases = values::of(net.head.bias.as_ref().unwrap().base());
+        weights.concat().into_iter().chain(biases).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let (before, original) = (net.forward(input(&device)), bits(&net));
+    let net = adapters.merge(net).unwrap();
+    assert!(distance(&net.forward(input(&device)), &before) < 1e-5);
+    assert_ne!(bits(&net), original);
+    assert_eq!(adapters.layer_status()[0].merged_adapters, [DEFAULT]);
+    assert!(adapters.delete(net.clone(), DEFAULT).unwrap_err().to_string().contains("merged into the base"));
+    let net = adapters.unmerge(net);
+    assert_eq!(bits(&net), original);
+    assert!(distance(&net.forward(input(&device)), &before) < 1e-6);
+    let plain = adapters.merge_and_unload(net).unwrap();
+    assert!(distance(&plain.forward(input(&device)), &before) < 1e-5);
+}
+
+#[test]
+fn what_is_saved_is_what_is_loaded() {
+    let device = device();
+    let folder = tempfile::tempdir().unwrap();
+    for (at, config) in [
+        config(&["conv1", "conv2", "head"]),
+        LoraConfig { use_rslora: true, lora_bias: true, bias: Bias::LoraOnly, ..config(&["conv1"]) },
+        LoraConfig { bias: Bias::All, rank_pattern: vec![("conv1".into(), 2)], ..config(&["conv1", "head"]) },
+        LoraConfig { modules_to_save: Some(vec!["head".into()]), ..config(&["conv1"]) },
+        LoraConfig { group_mode: GroupMode::Shared, r: 3, ..config(&["conv2"]) },
+        LoraConfig { group_mode: GroupMode::Dense, ..config(&["conv2"]) },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (net, adapters) = attach(Net::new(&device), &config, 9).unwrap();
+        let net = scrambled(net, &adapters);
+        let before = net.forward(input(&device));
+        let dir = folder.path().join(at.to_string());
+        adapters.save(&net, DEFAULT, &dir, Some("card")).unwrap();
+        let (again, loaded) = load(Net::new(&device), &dir).unwrap();
+        assert!(distance(&again.forward(input(&device)), &before) < 1e-6, "case {at}");
+        assert_eq!(loaded.state(&again, DEFAULT).unwrap().1, adapters.state(&net, DEFAULT).unwrap().1, "case {at}");
+    }
+}
+
+/// The net with other values in everything that trains.
+fn scrambled(net: Net, adapters: &Adapters) -> Net {
+    let tensors = adapters.trainable_tensors(DEFAULT).unwrap();
+    let mut random = lowrank::random::Random::new(1, "scramble", 0);
+    let own = values::read(&net, &tensors.iter().map(|tensor| tensor.id).collect::<Vec<_>>());
+    let mut own: Vec<_> = own.into_iter().collect();
+    own.sort_by_key(|(id, _)| tensors.iter().position(|tensor| tensor.id == *id));
+    let changed = own.into_iter().map(|(id, values)| (id, values.iter().map(|v| v + random.uniform(-0.1, 0.1)).collect()));
+    values::write(net, changed.collect())
+}
+
+#[test]
+fn an_adapter_of_another_model_is_refused_with_all_reasons() {
+    let device = device();
+    let folder = tempfile::tempdir().unwrap();
+    let (net, adapters) = attach(Net::new(&device), &config(&["conv1", "head"]), 9).unwrap();
+    adapters.save(&net, DEFAULT, folder.path(), None).unwrap();
+    let other = StockNet { conv: Conv1dConfig::new(4, 8, 3).init(&device) };
+    let error = load(other, folder.path()).unwrap_err();
+    let text = format!("{error} {:?}", error.parts().iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(text.contains("conv1") && text.contains("head"), "{text}");
+}
+
+#[test]
+fn dropout_needs_a_layer_that_knows_adapters() {
+    let device = device();
+    let dropped = LoraConfig { lora_dropout: 0.5, ..config(&["conv"]) };
+    let stock = StockNet { conv: Conv1dConfig::new(4, 8, 3).init(&device) };
+    let error = attach(stock, &dropped, 0).unwrap_err();
+    assert!(error.hint().unwrap().contains("lowrank_burn::nn::Conv1d"), "{error}");
+
+    let dropped = LoraConfig { lora_dropout: 0.5, ..config(&["conv1", "conv2", "head"]) };
+    let (net, _) = attach(Net::new(&device), &dropped, 0).unwrap();
+    let (first, second) = (net.forward(input(&device)), net.forward(input(&device)));
+    device.seed(3);
+    let third = net.forward(Tensor::ones([2, 4, 20], &device));
+    let fourth = net.forward(Tensor::ones([2, 4, 20], &device));
+    assert!(distance(&first, &second) < 1e-6, "the same seed drops the same");
+    assert!(distance(&third, &fourth) > 1e-3, "another draw drops others");
+    let valid = net.valid();
+    let plain = Device::flex();
+    let calm = valid.forward(Tensor::ones([2, 4, 20], &plain));
+    assert!(distance(&calm, &valid.forward(Tensor::ones([2, 4, 20], &plain))) < 1e-6);
+    assert!(distance(&calm, &valid.clone().materialize().forward(Tensor::ones([2, 4, 20], &plain))) < 1e-5);
+}
+
+#[test]
+fn names_that_are_taken_missing_or_not_names_are_refused() {
+    let device = device();
+    let (net, mut adapters) = attach(Net::new(&device), &config(&["conv1"]), 0).unwrap();
+    let taken = adapters.attach(net.clone(), DEFAULT, &config(&["conv1"]), 0).unwrap_err();
+    assert!(taken.to_string().contains("already"), "{taken}");
+    let odd = adapters.attach(net, "a.b", &config(&["conv1"]), 0).unwrap_err();
+    assert!(odd.to_string().contains("a.b"), "{odd}");
+    assert_eq!(adapters.set_active(&["defualt"]).unwrap_err().hint(), Some("did you mean `default`?"));
+}

@@ -2,20 +2,24 @@
 
 use lowrank::{Error, Result, Subject};
 use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
-use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction};
+use rubato::{Fft, FixedSync, Resampler};
 
 use super::signal::{MAX_RATIO, Signal};
 
-/// Points of the filter at the lower of the two rates.
-const FILTER: usize = 256;
+/// Least number of points of the filter at the lower of the two rates; it cuts at 97 % of what that rate can hold.
+const FILTER: usize = 512;
+
+/// How far off the ratio of two rates may be taken; the crystals of recorders are twenty times worse.
+const TOLERANCE: f64 = 1e-6;
 
 impl Signal {
-    /// The signal at `rate` Hz: band-limited interpolation with a windowed sinc of 256 points at the lower of the two
-    /// rates, in `f64`. `ceil(samples * rate / old rate)` samples; sample 0 stays where it is.
+    /// The signal at `rate` Hz, through a windowed sinc of at least 512 points at the lower of the two rates, in `f64`:
+    /// `ceil(samples * rate / old rate)` samples, of which sample 0 stays where it is. The rates are taken for a ratio
+    /// of whole numbers within one part in a million; rates closer than that are the same.
     ///
     /// Outside of a recording the filter sees the line through its first and last sample, not silence, so a constant
-    /// (gravity on an accelerometer) does not ring at the ends. The same machine gives the same bits; the filter's
-    /// order of summation, and with it the last bit, may differ between processors.
+    /// (gravity on an accelerometer) does not ring at the ends. The same machine gives the same bits; the order of
+    /// summation in its Fourier transforms, and with it the last bit, may differ between processors.
     ///
     /// # Errors
     /// When the rates are more than a factor of 256 apart, which is taken for a mistake, or `rate` is not positive.
@@ -30,7 +34,7 @@ impl Signal {
     /// ```
     pub fn resampled(self, rate: f64) -> Result<Self> {
         let ratio = rate / self.rate();
-        if (ratio - 1.0).abs() < 1e-9 {
+        if (ratio - 1.0).abs() < TOLERANCE {
             return Self::new(self.into_channels(), rate);
         }
         if !(1.0 / MAX_RATIO..=MAX_RATIO).contains(&ratio) {
@@ -45,8 +49,10 @@ impl Signal {
         let failed = |error: String| Error::new(Subject::Data, format!("cannot resample: {error}"));
 
         let buffer = SequentialSliceOfVecs::new(&input, input.len(), samples).map_err(|e| failed(e.to_string()))?;
-        let parameters = SincInterpolationParameters::new(filter_length(ratio), WindowFunction::BlackmanHarris2);
-        let output = Async::<f64>::new_sinc(ratio, 1.0, &parameters, 1024, input.len(), FixedAsync::Input)
+        let (up, down) = whole_ratio(ratio);
+        // Twice a whole number of the smallest blocks, so that half a block, the filter's delay, is whole at both rates.
+        let blocks = 2 * (FILTER / 2).div_ceil(up.min(down));
+        let output = Fft::<f64>::new(down, up, blocks * down, input.len(), FixedSync::Both)
             .map_err(|e| failed(e.to_string()))?
             .process_all(&buffer, samples, None)
             .map_err(|e| failed(e.to_string()))?
@@ -63,11 +69,25 @@ impl Signal {
     }
 }
 
-/// The filter is laid out at the old rate: when the new one is lower it has to cover as much time there.
-fn filter_length(ratio: f64) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 256")]
-    let stretch = (1.0 / ratio).ceil().max(1.0) as usize;
-    FILTER * stretch
+/// The first convergent of the continued fraction of `ratio` that is within [`TOLERANCE`] of it.
+fn whole_ratio(ratio: f64) -> (usize, usize) {
+    let (mut previous, mut last) = ((0, 1), (1, 0));
+    let mut rest = ratio;
+    loop {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates")]
+        let whole = rest.floor() as u64;
+        let next = |a: u64, b: u64| whole.saturating_mul(b).saturating_add(a);
+        let (up, down) = (next(previous.0, last.0), next(previous.1, last.1));
+        (previous, last) = (last, (up, down));
+        #[expect(clippy::cast_precision_loss, reason = "terms are small")]
+        let error = (up as f64 / down as f64 / ratio - 1.0).abs();
+        rest = 1.0 / (rest - rest.floor());
+        if error < TOLERANCE || !rest.is_finite() {
+            break;
+        }
+    }
+    let term = |value: u64| usize::try_from(value).unwrap_or(1).max(1);
+    (term(last.0), term(last.1))
 }
 
 /// Multiplied before it is divided: 30 samples from 100 Hz to 10 Hz are 3, not the 4 that 30 * 0.1 rounds up to.
@@ -156,6 +176,24 @@ mod tests {
         assert_eq!((signal.samples(), signal.channels().len()), (150, 2));
         for (value, exact) in signal.channels()[0].iter().zip(ramp(150, 0.2)) {
             assert!((value - exact).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn rates_become_whole_ratios() {
+        for (from, to, ratio) in [
+            (44_100.0, 48_000.0, (160, 147)),
+            (16_000.0, 8000.0, (1, 2)),
+            (50.0, 31.25, (5, 8)),
+            (20.0, 33.3, (333, 200)),
+            (51.2, 50.0, (125, 128)),
+        ] {
+            assert_eq!(whole_ratio(to / from), ratio);
+        }
+        for i in 1..1000 {
+            let ratio = (f64::from(i) * 0.618).exp2() % 256.0 + 1.0 / 256.0;
+            let (up, down) = whole_ratio(ratio);
+            assert!((position(up) / position(down) / ratio - 1.0).abs() < TOLERANCE, "{ratio}: {up} / {down}");
         }
     }
 

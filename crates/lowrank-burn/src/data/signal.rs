@@ -77,11 +77,11 @@ impl Signal {
     /// Without a channel or a sample, with channels of different lengths, with a rate that is not positive, and with a
     /// NaN or an infinity, which is named by channel and sample (both counted from 0).
     pub fn new(channels: Vec<Vec<f32>>, rate: f64) -> Result<Self> {
-        check_rate(rate)?;
         let samples = channels.first().map_or(0, Vec::len);
         if samples == 0 {
             return Err(Error::new(Subject::Data, "the recording is empty"));
         }
+        check_rate(rate)?;
         if let Some(other) = channels.iter().find(|channel| channel.len() != samples) {
             return Err(Error::new(Subject::Data, "channels of different lengths")
                 .found(format!("{} samples", other.len()))

@@ -18,6 +18,3 @@ pub use linear::{Linear, LinearConfig};
 /// Marks a layer whose forward knows adapters. Attaching sees it in the layer's `Debug` form.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fused;
-
-#[cfg(test)]
-mod tests;

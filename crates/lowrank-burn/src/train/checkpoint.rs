@@ -7,6 +7,7 @@
 //! overwritten; saving the same step once more makes `step-00000042-1`.
 
 use std::collections::BTreeMap;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 
 use lowrank::files::new_dir::NewDir;
@@ -94,7 +95,11 @@ impl Checkpoint {
     /// `Subject::Diverged` when a value is not finite; `Subject::Model` when a vector does not fit the slots;
     /// `Subject::File` when the checkpoint cannot be written. What was saved before is unharmed.
     pub fn save(&self, dir: &Path) -> Result<PathBuf> {
-        create_dir(dir)?;
+        if !exists(dir) {
+            create_dir(dir)?;
+            let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Disk.sync_dir(above).map_err(|error| Error::io(dir, "create the folder", error))?;
+        }
         self.save_on(&Disk, dir)
     }
 
@@ -107,7 +112,7 @@ impl Checkpoint {
         let target = free_name(dir, self.progress.step);
         let folder = NewDir::create(storage, &target)?;
         let mut manifest = Manifest::new(self);
-        for (name, bytes) in self.files()? {
+        for (name, bytes) in vectors::write(&self.params, &self.optimizer, self.best_params.as_deref())? {
             atomic::write_to(storage, &folder.path().join(name), &bytes)?;
             manifest.add(name, &bytes);
         }
@@ -156,8 +161,8 @@ impl Checkpoint {
             }
         }
         let hint = format!("no checkpoint is whole: remove `{}` to start from the beginning", dir.display());
-        let errors = errors.into_iter().map(|error| error.with_hint(hint.clone())).collect();
-        Error::all(errors).map(|()| None)
+        let hinted = |error: Error| if error.hint().is_none() { error.with_hint(hint.clone()) } else { error };
+        Error::all(errors.into_iter().map(hinted).collect()).map(|()| None)
     }
 
     /// Every vector is as long as the slots say, and every value finite.
@@ -183,23 +188,13 @@ impl Checkpoint {
         }
         Ok(())
     }
-
-    fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
-        vectors::write(&self.params, &self.optimizer, self.best_params.as_deref())
-    }
 }
 
 /// A name for the checkpoint of `step` that is not taken.
 fn free_name(dir: &Path, step: u64) -> PathBuf {
     let first = dir.join(format!("step-{step:08}"));
-    let mut free = first.clone();
-    for number in 1_u64.. {
-        if !exists(&free) {
-            break;
-        }
-        free = dir.join(format!("step-{step:08}-{number}"));
-    }
-    free
+    let more = (1_u64..).map(|number| dir.join(format!("step-{step:08}-{number}")));
+    once(first.clone()).chain(more).find(|path| !exists(path)).unwrap_or(first)
 }
 
 /// The step and the number a checkpoint's folder is named after.

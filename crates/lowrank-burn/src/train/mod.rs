@@ -16,6 +16,7 @@ pub mod metrics;
 mod observe;
 pub mod optim;
 mod outcome;
+pub mod report;
 mod result;
 mod run;
 pub mod schedule;

@@ -24,8 +24,8 @@ impl Group {
     /// The group of the parameter `name` (`"encoder.conv1.lora_A.weight"`) with so many `dimensions`; `layer_norm` says
     /// that it belongs to a `LayerNorm`.
     ///
-    /// The weight of a `BatchNorm` is in [`Group::B`] and decays, as in PEFT. One difference: PEFT also puts the `DoRA`
-    /// magnitude of an embedding into its group of embeddings only because of the module it sits in; here names decide.
+    /// The weight of a `BatchNorm` is in [`Group::B`] and decays, as in PEFT, and so is the magnitude vector of `DoRA` where
+    /// it is a vector.
     #[must_use]
     pub fn of(name: &str, dimensions: usize, layer_norm: bool) -> Self {
         if name.contains("lora_embedding_") {

@@ -23,6 +23,8 @@ pub struct Outcome {
     pub steps: u64,
     /// Steps skipped because the loss or the gradient was not finite.
     pub skipped_steps: u64,
+    /// The step whose parameters were kept, when early stopping chose one.
+    pub best_step: Option<u64>,
     /// Whether early stopping ended the run.
     pub stopped_early: bool,
     /// The mean training loss of the last step.

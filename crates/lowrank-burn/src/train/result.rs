@@ -7,9 +7,12 @@ use lowrank::config::LoraConfig;
 use lowrank::files::{self, adapter_dir};
 use lowrank::{Error, Result, Subject};
 
+use super::log::{LOG_FILE, LogLine};
 use super::outcome::Outcome;
+use super::report::{ClassBalance, REPORT_FILE, Report};
 use super::run::{Data, Run};
 use crate::attach::{Adapters, DEFAULT};
+use crate::data::Dataset;
 use crate::models::{BaseModel, ModelConfig, Network};
 
 /// The settings of a run, as a run file has them.
@@ -18,6 +21,8 @@ pub const SETTINGS: &str = "run.toml";
 pub const RESULT: &str = "result.json";
 /// Bytes of a `result.json` that is read back.
 const RESULT_BYTES: u64 = 16 << 20;
+/// Bytes of a log that is read back: ten million steps.
+const LOG_BYTES: u64 = 2 << 30;
 
 /// Everything the files of a finished run are written from.
 pub(super) struct Results<'a> {
@@ -77,9 +82,49 @@ impl Results<'_> {
         card
     }
 
-    fn report(&self, _outcome: &Outcome) -> Result<()> {
-        let _ = (&self.data.train, self.model);
-        Ok(())
+    fn report(&self, outcome: &Outcome) -> Result<()> {
+        let log = log_lines(&self.run.output.join(LOG_FILE))?;
+        let splits = [("train", Some(&self.data.train)), ("valid", self.data.valid.as_ref()), ("test", self.data.test.as_ref())];
+        let splits: Vec<_> = splits.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
+        let skipped = (outcome.skipped_steps > 0).then(|| format!("{} steps were skipped", outcome.skipped_steps));
+        let warnings = splits.iter().flat_map(|(_, data)| data.warnings().iter().cloned());
+        let report = Report {
+            title: &format!("{} on {}", self.title(), self.run.manifest.path().display()),
+            command: &self.run.command,
+            config: &self.run.settings,
+            before: outcome.before.as_ref(),
+            after: outcome.after.as_ref().or(outcome.valid.as_ref()),
+            log: &log,
+            best_step: outcome.best_step,
+            trainable_params: outcome.trainable_parameters as u64,
+            all_params: outcome.all_parameters as u64,
+            seconds: outcome.seconds,
+            balance: &balance(&self.model.labels, &splits),
+            notes: &warnings.chain(skipped).collect::<Vec<_>>(),
+        };
+        report.save(&self.run.output.join(REPORT_FILE))
+    }
+
+    fn title(&self) -> &'static str {
+        if self.run.lora.is_some() { "LoRA adapter" } else { "Base model" }
+    }
+}
+
+/// The log of a run, line by line.
+fn log_lines(path: &Path) -> Result<Vec<LogLine>> {
+    let text = files::read_to_string(path, LOG_BYTES)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Windows of each class in each split.
+fn balance(labels: &[String], splits: &[(&str, &Dataset)]) -> ClassBalance {
+    let count = |data: &Dataset, class: usize| data.window_labels().filter(|label| *label == class).count() as u64;
+    let row = |(class, label): (usize, &String)| {
+        (label.clone(), splits.iter().map(|(_, data)| count(data, class)).collect())
+    };
+    ClassBalance {
+        splits: splits.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        classes: labels.iter().enumerate().map(row).collect(),
     }
 }
 

@@ -421,6 +421,7 @@ impl<'a> Session<'a> {
             adapter_bytes: None,
             steps: self.trainer.step,
             skipped_steps: self.trainer.skipped,
+            best_step: self.stopping.patience.and(self.stopping.best).map(|best| best.step),
             stopped_early: self.stopped_early,
             final_loss: self.last_loss,
             seconds: self.seconds(),

@@ -1,6 +1,46 @@
-//! x
+//! `lowrank eval`: how well a model does on one split.
+
+use std::fmt::{self, Display};
+
+use lowrank_burn::data::{Dataset, Manifest};
+use lowrank_burn::train::evaluate;
+use lowrank_burn::train::metrics::Evaluation;
+use serde::Serialize;
+
+use super::model::Model;
 use super::{Exit, Failure};
-use crate::args::*;
+use crate::args::EvalArgs;
 use crate::output::Output;
-/// x
-pub fn run(_: &EvalArgs, _: Output) -> Result<Exit, Failure> { Ok(Exit::Done) }
+
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    adapter: Option<String>,
+    manifest: String,
+    split: &'static str,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+}
+
+/// Evaluates.
+pub fn run(args: &EvalArgs, output: Output) -> Result<Exit, Failure> {
+    let model = Model::load(&args.model, output)?;
+    let manifest = model.read_as_asked(Manifest::read(&args.manifest, Some(&model.config.labels))?);
+    let dataset = Dataset::load(&manifest, args.split, &model.config.signal)?;
+    dataset.warnings().iter().for_each(|warning| output.warn(warning));
+    let evaluation = evaluate::score(&model.logits(&dataset)?, &dataset)?;
+    output.result(&Report {
+        model: args.model.model.display().to_string(),
+        adapter: args.model.adapter.as_ref().map(|dir| dir.display().to_string()),
+        manifest: args.manifest.display().to_string(),
+        split: args.split.name(),
+        evaluation,
+    })?;
+    Ok(Exit::Done)
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.evaluation)
+    }
+}

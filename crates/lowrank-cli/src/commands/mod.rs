@@ -4,6 +4,7 @@ mod completions;
 mod eval;
 mod inspect;
 mod merge;
+mod model;
 mod plan;
 mod predict;
 mod train;

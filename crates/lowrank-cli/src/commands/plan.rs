@@ -1,6 +1,187 @@
-//! x
+//! `lowrank plan`: what a run would adapt, train and write, without training.
+
+mod measure;
+mod report;
+
+use std::path::Path;
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+use lowrank::Result;
+use lowrank::adapter::GroupMode;
+use lowrank::config::LoraConfig;
+use lowrank::files::adapter_dir;
+use lowrank::target::Target;
+use lowrank_burn::attach::{DEFAULT, TrainableParameters};
+use lowrank_burn::data::{Dataset, Manifest, SignalFormat, Split};
+use lowrank_burn::models::{BaseModel, Network};
+use lowrank_burn::survey::{ModuleSite, Survey};
+use lowrank_burn::train::{OptimizerName, RESULT, SETTINGS, TrainConfig};
+
+use self::report::{Data, Module, Report};
+use super::train::prepare;
 use super::{Exit, Failure};
-use crate::args::*;
+use crate::args::PlanArgs;
 use crate::output::Output;
-/// x
-pub fn run(_: PlanArgs, _: Output) -> Result<Exit, Failure> { Ok(Exit::Done) }
+use crate::run_file::{Model, RunPlan, Settings};
+
+/// Shows the plan.
+pub fn run(args: PlanArgs, output: Output) -> Result<Exit, Failure> {
+    let plan = RunPlan::new(&Settings::read(args.file.as_deref(), args.settings.0)?)?;
+    let model = Planned::of(&plan)?;
+    let adapted = Adapted::of(&model.network, plan.lora.as_ref(), plan.seed)?;
+    adapted.warnings.iter().for_each(|warning| output.warn(warning));
+    let data = plan.manifest.as_deref().map(|path| data(path, &plan, &model, output)).transpose()?;
+    let (trainable, all) = (adapted.parameters.trainable, adapted.parameters.all);
+    let modules = adapted.modules(&Survey::of(&model.network)?)?;
+    let report = Report {
+        base: model.base,
+        output: plan.output.display().to_string(),
+        writes: writes(plan.lora.is_some()),
+        adapter_bytes: plan.lora.is_some().then(|| modules.iter().map(|module| module.adapter_bytes).sum()),
+        optimizer_bytes: optimizer_bytes(&plan.train, trainable),
+        trainable_parameters: trainable,
+        all_parameters: all,
+        modules,
+        seconds_per_step: match &data {
+            Some(data) if measure::cheap(data) => measure::seconds_per_step(prepare(plan, false)?)?,
+            _ => None,
+        },
+        data,
+    };
+    output.result(&report)?;
+    Ok(Exit::Done)
+}
+
+/// The model of a plan.
+struct Planned {
+    base: Option<String>,
+    network: Network,
+    labels: Option<Vec<String>>,
+    signal: SignalFormat,
+}
+
+impl Planned {
+    fn of(plan: &RunPlan) -> Result<Self> {
+        match &plan.model {
+            Model::Base(dir) => {
+                let BaseModel { config, network } = BaseModel::load(dir, &Device::flex())?;
+                let base = Some(dir.display().to_string());
+                Ok(Self { base, network, labels: Some(config.labels), signal: config.signal })
+            }
+            Model::New { architecture, signal } => {
+                let classes = match &plan.manifest {
+                    Some(path) => Manifest::read(path, None)?.labels().len(),
+                    None => 1,
+                };
+                let network = architecture.init(classes, &Device::flex());
+                Ok(Self { base: None, network, labels: None, signal: *signal })
+            }
+        }
+    }
+}
+
+/// What an adapter does to a model; nothing without one.
+struct Adapted {
+    targets: Vec<Target>,
+    saved: Vec<String>,
+    parameters: TrainableParameters,
+    warnings: Vec<String>,
+    lora_bias: bool,
+    full: bool,
+}
+
+impl Adapted {
+    fn of(network: &Network, lora: Option<&LoraConfig>, seed: u64) -> Result<Self> {
+        let all = network.num_params();
+        let Some(lora) = lora else {
+            let parameters = TrainableParameters { trainable: all, all };
+            let (targets, saved, warnings) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Self { targets, saved, parameters, warnings, lora_bias: false, full: true });
+        };
+        let (adapted, adapters) = lowrank_burn::attach(network.clone(), lora, seed)?;
+        let tensors = adapters.trainable_tensors(DEFAULT)?.into_iter().map(|tensor| tensor.name);
+        Ok(Self {
+            targets: adapters.targets(DEFAULT)?.to_vec(),
+            saved: tensors.filter(|name| !name.contains(".lora_")).collect(),
+            parameters: adapters.trainable_parameters(&adapted),
+            warnings: adapters.warnings(DEFAULT)?.to_vec(),
+            lora_bias: lora.lora_bias,
+            full: false,
+        })
+    }
+
+    /// Every module that has parameters of its own.
+    fn modules(&self, survey: &Survey) -> Result<Vec<Module>> {
+        survey.modules.iter().filter(|site| !site.params.is_empty()).map(|site| self.module(site)).collect()
+    }
+
+    fn module(&self, site: &ModuleSite) -> Result<Module> {
+        let target = self.targets.iter().find(|target| target.path == site.path);
+        let saved = site.params.iter().filter(|param| self.saved.contains(&site.key(param)));
+        let saved: usize = saved.map(|param| param.len()).sum();
+        let factors = target.map_or((0, 0), |target| factors(target, self.lora_bias));
+        let shape = site.param("weight").or(site.params.first()).map(|param| param.torch_shape());
+        let parameters = site.params.iter().map(|param| param.len()).sum();
+        Ok(Module {
+            name: site.path.clone(),
+            kind: site.class.clone(),
+            groups: site.layer()?.map_or(1, |layer| layer.groups()),
+            shape: shape.unwrap_or_default(),
+            parameters,
+            pattern: target.map(|target| target.pattern.clone()),
+            r: target.map(|target| target.rank),
+            alpha: target.map(|target| target.alpha),
+            scale: target.map(|target| target.scale),
+            group_mode: target.filter(|target| target.layer.groups() > 1).map(|target| target.mode.to_string()),
+            adapter_parameters: factors.0,
+            saved_parameters: if self.full { parameters } else { saved },
+            adapter_bytes: 4 * (factors.1 + saved),
+        })
+    }
+}
+
+/// Values of the factors of a module: those that train, and those of the file, in which PEFT's dense form has zeros
+/// outside the groups.
+fn factors(target: &Target, bias: bool) -> (usize, usize) {
+    let count = |mode| {
+        let shapes = [target.layer.a_shape(target.rank, mode), target.layer.b_shape(target.rank, mode)];
+        shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>()
+    };
+    let stored = if target.mode == GroupMode::Shared { GroupMode::Shared } else { GroupMode::Dense };
+    let bias = if bias { target.layer.out_features() } else { 0 };
+    (count(target.mode) + bias, count(stored) + bias)
+}
+
+/// Single precision: two averages a parameter for `AdamW`, one buffer for SGD with momentum.
+fn optimizer_bytes(train: &TrainConfig, trainable: usize) -> usize {
+    match train.optimizer {
+        OptimizerName::AdamW => 8 * trainable,
+        OptimizerName::Sgd if train.momentum > 0.0 => 4 * trainable,
+        OptimizerName::Sgd => 0,
+    }
+}
+
+/// The files of a run.
+fn writes(adapter: bool) -> Vec<&'static str> {
+    let result = match adapter {
+        true => [adapter_dir::WEIGHTS, adapter_dir::CONFIG, adapter_dir::CARD].as_slice(),
+        false => &["model.safetensors", "config.json"],
+    };
+    [result, &["metrics.jsonl", "report.html", SETTINGS, RESULT]].concat()
+}
+
+/// The windows of every split, and the steps they come to.
+fn data(path: &Path, plan: &RunPlan, model: &Planned, output: Output) -> Result<Data> {
+    let mut manifest = Manifest::read(path, model.labels.as_deref())?;
+    manifest.reading = plan.reading;
+    let there = |split: &Split| manifest.recordings().iter().any(|recording| recording.split == *split);
+    let mut windows = Vec::new();
+    for split in Split::ALL.into_iter().filter(there) {
+        let dataset = Dataset::load(&manifest, split, &model.signal)?;
+        dataset.warnings().iter().for_each(|warning| output.warn(warning));
+        windows.push((split.name(), dataset.len()));
+    }
+    manifest.warnings().iter().for_each(|warning| output.warn(warning));
+    Ok(Data::new(path, windows, &plan.train))
+}

@@ -1,6 +1,148 @@
-//! x
+//! `lowrank train`: a run file to an adapter, or to a new base model.
+
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use burn::tensor::Device;
+use lowrank::Result;
+use lowrank_burn::data::Manifest;
+use lowrank_burn::models::BaseModel;
+use lowrank_burn::train::metrics::Evaluation;
+use lowrank_burn::train::{self, Outcome, Run, Start};
+use serde::Serialize;
+
 use super::{Exit, Failure};
-use crate::args::*;
-use crate::output::Output;
-/// x
-pub fn run(_: TrainArgs, _: Output) -> Result<Exit, Failure> { Ok(Exit::Done) }
+use crate::args::TrainArgs;
+use crate::interrupt;
+use crate::output::progress::Progress;
+use crate::output::table::{Align, Table};
+use crate::output::{GOOD, Output, units};
+use crate::run_file::{Model, RunPlan, Settings};
+
+/// Trains.
+pub fn run(args: TrainArgs, output: Output) -> Result<Exit, Failure> {
+    let plan = RunPlan::new(&Settings::read(Some(&args.file), args.settings.0)?)?;
+    let next = Next::of(&plan);
+    let run = prepare(plan, args.resume)?;
+    interrupt::install(output)?;
+    output.say(format_args!("{} with {}", next.what(), run.manifest.path().display()));
+    let mut progress = Progress::new(output);
+    let outcome = train::run(&run, &mut progress);
+    progress.finish();
+    output.result(&Report { outcome: outcome?, next })?;
+    Ok(Exit::Done)
+}
+
+/// The run that a plan makes.
+///
+/// # Errors
+/// When the base or the manifest cannot be read.
+pub fn prepare(plan: RunPlan, resume: bool) -> Result<Run> {
+    let path = plan.manifest()?.to_owned();
+    let start = match plan.model {
+        Model::Base(dir) => Start::Base(Box::new(BaseModel::load(&dir, &Device::flex())?)),
+        Model::New { architecture, signal } => Start::New { architecture, signal },
+    };
+    let labels = match &start {
+        Start::Base(base) => Some(base.config.labels.as_slice()),
+        Start::New { .. } => None,
+    };
+    let mut manifest = Manifest::read(&path, labels)?;
+    manifest.reading = plan.reading;
+    Ok(Run {
+        start,
+        lora: plan.lora,
+        manifest,
+        config: plan.train,
+        seed: plan.seed,
+        output: plan.output,
+        resume,
+        command: command_line(),
+        settings: plan.settings,
+    })
+}
+
+/// The command as it was given.
+fn command_line() -> String {
+    let quoted = |arg: String| if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg };
+    let args = std::env::args_os().skip(1).map(|arg| quoted(arg.to_string_lossy().into_owned()));
+    ["lowrank".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
+}
+
+/// How to use what comes out.
+#[derive(Debug)]
+struct Next {
+    base: Option<String>,
+    manifest: String,
+    adapter: bool,
+}
+
+impl Next {
+    fn of(plan: &RunPlan) -> Self {
+        let shown = |path: &Path| path.display().to_string();
+        let base = match &plan.model {
+            Model::Base(dir) => Some(shown(dir)),
+            Model::New { .. } => None,
+        };
+        Self { base, manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(), adapter: plan.lora.is_some() }
+    }
+
+    fn what(&self) -> String {
+        match (&self.base, self.adapter) {
+            (Some(base), true) => format!("adapting {base}"),
+            (Some(base), false) => format!("training all of {base}"),
+            (None, _) => "training a new base".to_owned(),
+        }
+    }
+}
+
+/// What came of it; as JSON the outcome alone.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    outcome: Outcome,
+    #[serde(skip)]
+    next: Next,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcome { before, after, valid, output, .. } = &self.outcome;
+        let shown = [("before", before), ("after", after), ("valid", valid)];
+        let shown: Vec<_> = shown.into_iter().filter_map(|(name, one)| Some((name, one.as_ref()?))).collect();
+        if !shown.is_empty() {
+            writeln!(f, "{}", scores(&shown))?;
+        }
+        let made = if self.next.adapter { "adapter:" } else { "base model:" };
+        write!(f, "{GOOD}{made}{GOOD:#} {output}")?;
+        if let Some(bytes) = self.outcome.adapter_bytes {
+            write!(f, " ({})", units::bytes(bytes))?;
+        }
+        write!(f, ", {} in {}", units::count(self.outcome.steps, "step"), units::seconds(self.outcome.seconds))?;
+        match self.outcome.skipped_steps {
+            0 => writeln!(f)?,
+            skipped => writeln!(f, ", {skipped} of them skipped")?,
+        }
+        let manifest = &self.next.manifest;
+        match (&self.next.base, self.next.adapter) {
+            (Some(base), true) => {
+                writeln!(f, "next:    lowrank eval --model {base} --adapter {output} --manifest {manifest}")
+            }
+            _ => writeln!(f, "next:    lowrank eval --model {output} --manifest {manifest}"),
+        }
+    }
+}
+
+fn scores(evaluations: &[(&'static str, &Evaluation)]) -> Table {
+    let columns = evaluations.iter().map(|(name, _)| (*name, Align::Right));
+    let mut table = Table::new(&[("", Align::Left)].into_iter().chain(columns).collect::<Vec<_>>());
+    let figures: [(&str, fn(&Evaluation) -> Option<f64>); 3] =
+        [("accuracy", |one| one.accuracy), ("macro F1", |one| one.macro_f1), ("loss", |one| one.loss)];
+    for (name, figure) in figures {
+        let cells = evaluations.iter().map(|(_, one)| figure(one).map_or_else(|| "-".into(), |value| format!("{value:.4}")));
+        table.row([name.to_owned()].into_iter().chain(cells));
+    }
+    let windows = evaluations.iter().map(|(_, one)| one.samples.to_string());
+    table.row(["windows".to_owned()].into_iter().chain(windows));
+    table
+}

@@ -2,18 +2,22 @@
 
 use std::error::Error as _;
 use std::fmt::{self, Display};
+use std::io;
 
 use lowrank::{Error, Subject};
 use serde_json::{Value, json};
 
-use super::{BAD, GOOD};
+use super::{BAD, GOOD, ODD};
 
 /// An error as text: what is wrong, its parts or causes as a list, and after a blank line the remedy.
 pub struct Shown<'a>(pub &'a Error);
 
 impl Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{BAD}error:{BAD:#} {}", self.0)?;
+        match self.0.subject() {
+            Subject::Interrupted => write!(f, "{ODD}interrupted:{ODD:#} {}", self.0)?,
+            _ => write!(f, "{BAD}error:{BAD:#} {}", self.0)?,
+        }
         for part in self.0.parts() {
             list_part(f, part)?;
         }
@@ -44,7 +48,9 @@ fn causes(error: &Error) -> Vec<String> {
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if !said.contains(&text) {
+        // A missing file is told in our own words always.
+        let missing = cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound);
+        if !missing && !said.contains(&text) {
             causes.push(text.clone());
             said = text;
         }
@@ -75,8 +81,6 @@ fn subject(subject: Subject) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     fn text(error: &Error) -> String {

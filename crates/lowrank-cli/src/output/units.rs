@@ -13,6 +13,11 @@ pub fn thousands(number: usize) -> String {
     text
 }
 
+/// `1 step`, `12 steps`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `512 B`, `1.5 KiB`, `3.2 MiB`.
 pub fn bytes(number: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
@@ -65,6 +70,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0, 999, 1000, 17704, 1_234_567].map(thousands), ["0", "999", "1,000", "17,704", "1,234,567"]);
+        assert_eq!([0, 1, 2].map(|number| count(number, "step")), ["0 steps", "1 step", "2 steps"]);
         assert_eq!([0, 1023, 1024, 3 << 19, 5 << 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "5.0 GiB"]);
         assert_eq!([0.25, 59.99, 200.4, 7500.0].map(seconds), ["0.2 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]);
         assert_eq!([0.0, 0.5, 1e-7, f64::NAN].map(short), ["0", "0.5000", "1.00e-7", "NaN"]);

@@ -1,6 +1,7 @@
 //! Run files: TOML tables checked against [`KEYS`](crate::keys::KEYS), and the flags that override them.
 
 mod plan;
+mod rewrite;
 mod toml_value;
 
 use std::path::{Path, PathBuf};

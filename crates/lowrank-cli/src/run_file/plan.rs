@@ -9,7 +9,7 @@ use lowrank_burn::models::Architecture;
 use lowrank_burn::train::TrainConfig;
 use serde_json::{Map, Value};
 
-use super::{Section, Settings};
+use super::{Section, Settings, rewrite};
 
 /// Where runs go that do not say.
 const OUTPUT: &str = "lowrank-runs";
@@ -31,7 +31,7 @@ pub struct RunPlan {
     pub lora: Option<LoraConfig>,
     /// How to train.
     pub train: TrainConfig,
-    /// All settings as they count, flags over the file, as JSON.
+    /// All settings as they count, as a run file in the output folder would have them.
     pub settings: String,
 }
 
@@ -69,15 +69,16 @@ impl RunPlan {
             return Err(Error::new(Subject::Config, "the settings make no run"));
         };
         Error::all(errors)?;
+        let output = output(settings);
         Ok(Self {
+            settings: rewrite::run_file(settings, &train, &output)?,
             seed: settings.setting(Section::Top, "seed").and_then(|seed| seed.value.as_u64()).unwrap_or(0),
-            output: output(settings),
+            output,
             model,
             manifest: settings.path(Section::Data, "manifest"),
             reading,
             lora,
             train,
-            settings: settings.to_json(),
         })
     }
 
@@ -166,8 +167,11 @@ fn reading(settings: &Settings) -> Result<Reading> {
 
 fn lora(settings: &Settings) -> Result<LoraConfig> {
     const ORIGIN: &str = "[lora]";
-    LoraConfig::from_table(&settings.table(Section::Lora), ORIGIN)
-        .map_err(|error| settings.placed(error, Section::Lora, ORIGIN))
+    let mut config = LoraConfig::from_table(&settings.table(Section::Lora), ORIGIN)
+        .map_err(|error| settings.placed(error, Section::Lora, ORIGIN))?;
+    let base = settings.setting(Section::Model, "base").and_then(|base| base.value.as_str());
+    config.base_model_name_or_path = config.base_model_name_or_path.or_else(|| base.map(str::to_owned));
+    Ok(config)
 }
 
 fn train(settings: &Settings) -> Result<TrainConfig> {
@@ -193,12 +197,5 @@ impl Settings {
             with_hint_of(&error, Error::new(error.subject(), text).at(self.place(section, key.unwrap_or_default())))
         });
         Error::all(errors.collect()).err().unwrap_or_else(|| Error::new(Subject::Config, "wrong settings"))
-    }
-
-    /// All settings as JSON, a table each.
-    fn to_json(&self) -> String {
-        let tables = Section::TABLES.into_iter().filter(|section| self.has(*section));
-        let tables = tables.map(|section| (section.name().to_owned(), Value::Object(self.table(section))));
-        Value::Object(self.table(Section::Top).into_iter().chain(tables).collect()).to_string()
     }
 }

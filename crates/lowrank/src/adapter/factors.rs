@@ -285,3 +285,6 @@ pub(crate) fn countable(shape: &[usize]) -> Result<usize> {
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;

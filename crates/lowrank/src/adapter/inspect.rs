@@ -74,6 +74,26 @@ pub struct AdapterReport {
 
 /// Looks at every tensor of an adapter; the base model is not needed.
 ///
+/// ```
+/// use lowrank::adapter::inspect::inspect;
+/// use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
+/// use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
+/// use lowrank::config::LoraConfig;
+/// use lowrank::float::FloatType;
+///
+/// // B A is the identity, and the scale is 3.
+/// let layer = Layer::new(LayerKind::Linear, &[2, 2], 1)?;
+/// let identity = vec![1.0, 0.0, 0.0, 1.0];
+/// let factors = Factors::new(layer, GroupMode::default(), 2, 3.0, identity.clone(), identity, None)?;
+/// let mut state = StateDict::default();
+/// state.modules.insert("fc".into(), ModuleTensors::from_factors(&factors, FloatType::F32)?);
+/// let config = LoraConfig { r: 2, lora_alpha: 6.0, ..LoraConfig::default() };
+/// let report = inspect(&config, &state)?;
+/// assert_eq!(report.modules[0].norm_delta.map(f64::round), Some((18_f64).sqrt().round()));
+/// assert_eq!(report.modules[0].effective_rank.map(f64::round), Some(2.0));
+/// # Ok::<(), lowrank::Error>(())
+/// ```
+///
 /// # Errors
 /// When the tensors of a module do not belong together or to the configuration, or when a decomposition does not
 /// converge.
@@ -200,7 +220,11 @@ mod tests {
     }
 
     fn report(factors: &Factors) -> ModuleReport {
-        let config = LoraConfig { r: factors.rank(), lora_alpha: 2.0 * factors.rank() as f64, ..LoraConfig::default() };
+        let config = LoraConfig {
+            r: factors.rank(),
+            lora_alpha: 2.0 * f64::from(u32::try_from(factors.rank()).unwrap()),
+            ..LoraConfig::default()
+        };
         let mut state = StateDict::default();
         state.modules.insert("m".into(), ModuleTensors::from_factors(factors, FloatType::F32).unwrap());
         inspect(&config, &state).unwrap().modules.remove(0)

@@ -1,5 +1,11 @@
 //! The weight with its adapters in it, checked, and back.
 
+mod rows;
+
+pub use rows::RowMerge;
+
+use std::ops::Range;
+
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -11,7 +17,7 @@ use crate::float::FloatType;
 use crate::{Error, Result, Subject};
 
 /// Values of the weight that are worked on at a time: what a merge needs beside the two copies of the weight.
-const BLOCK: usize = 1 << 16;
+const BLOCK: usize = 1 << 14;
 
 /// A tensor with adapters in it, and the one it was.
 #[derive(Debug, Clone)]
@@ -34,7 +40,9 @@ pub struct MergeReport {
 }
 
 impl MergeReport {
-    fn widen(self, other: Self) -> Self {
+    /// The report of two parts of a tensor together.
+    #[must_use]
+    pub fn widen(self, other: Self) -> Self {
         Self {
             max_delta: self.max_delta.max(other.max_delta),
             max_error: self.max_error.max(other.max_error),
@@ -105,15 +113,10 @@ pub fn merge(weight: impl Into<Vec<u8>>, dtype: FloatType, adapters: &[&Factors]
     let original = weight.into();
     let values = original.len() / dtype.size();
     let shape = adapters.first().map_or(vec![values], |factors| factors.layer().weight_shape().to_vec());
-    for (index, factors) in adapters.iter().enumerate() {
-        check_adapter(factors, &shape).map_err(|error| among(error, index, adapters.len()))?;
-    }
     if dtype == FloatType::F64 {
-        let deltas = adapters.iter().map(|factors| Delta::<f64>::of_weight(factors)).collect::<Result<_>>()?;
-        Tensor { name: "weight", dtype, shape, deltas }.merge(original)
+        Tensor::<f64>::weight(dtype, adapters, shape)?.merge(original)
     } else {
-        let deltas = adapters.iter().map(|factors| Delta::<f32>::of_weight(factors)).collect::<Result<_>>()?;
-        Tensor { name: "weight", dtype, shape, deltas }.merge(original)
+        Tensor::<f32>::weight(dtype, adapters, shape)?.merge(original)
     }
 }
 
@@ -157,27 +160,39 @@ struct Tensor<T> {
 }
 
 impl<T: Precision> Tensor<T> {
+    fn weight(dtype: FloatType, adapters: &[&Factors], shape: Vec<usize>) -> Result<Self> {
+        for (index, factors) in adapters.iter().enumerate() {
+            check_adapter(factors, &shape).map_err(|error| among(error, index, adapters.len()))?;
+        }
+        let deltas = adapters.iter().map(|factors| Delta::of_weight(factors)).collect::<Result<_>>()?;
+        Ok(Self { name: "weight", dtype, shape, deltas })
+    }
+
     fn merge(&self, original: Vec<u8>) -> Result<Merged> {
-        if original.len() != elements(&self.shape).saturating_mul(self.dtype.size()) {
+        let mut weight = vec![0; original.len()];
+        let report = self.merge_blocks(0..self.shape[0], &original, &mut weight)?;
+        Ok(Merged { weight, original, report })
+    }
+
+    /// Merges the rows of `range` into `out`, many at a time.
+    fn merge_blocks(&self, range: Range<usize>, original: &[u8], out: &mut [u8]) -> Result<MergeReport> {
+        let columns = elements(&self.shape[1..]);
+        let row_bytes = columns.saturating_mul(self.dtype.size());
+        if Some(original.len()) != range.len().checked_mul(row_bytes) || range.end > self.shape[0] {
             return Err(Error::new(Subject::Merge, format!("the base {} has the wrong size", self.name))
                 .found(format!("{} bytes", original.len()))
                 .expected(format!("those of {:?} in {}", self.shape, self.dtype.name())));
         }
-        let columns = self.shape[1..].iter().product::<usize>();
         let rows = (BLOCK / columns).max(1);
-        let block = rows * columns * self.dtype.size();
         let probe = Probe::new(self.dtype, columns, &self.deltas);
-        let mut weight = vec![0; original.len()];
-        let reports: Vec<Result<MergeReport>> = weight
-            .par_chunks_mut(block)
-            .zip(original.par_chunks(block))
+        let reports: Vec<Result<MergeReport>> = out
+            .par_chunks_mut(rows * row_bytes)
+            .zip(original.par_chunks(rows * row_bytes))
             .enumerate()
-            .map(|(index, (out, base))| self.merge_rows(&probe, index * rows, base, out))
+            .map(|(index, (out, base))| self.merge_rows(&probe, range.start + index * rows, base, out))
             .collect();
         // In order, so that the first error is the first in the tensor.
-        let report =
-            reports.into_iter().try_fold(MergeReport::default(), |all, report| Ok::<_, Error>(all.widen(report?)))?;
-        Ok(Merged { weight, original, report })
+        reports.into_iter().try_fold(MergeReport::default(), |all, report| Ok(all.widen(report?)))
     }
 
     /// Merges the rows from `row` on into `out`.
@@ -212,7 +227,7 @@ impl<T: Precision> Tensor<T> {
     }
 
     /// The sum of all deltas for some rows, of `size` values.
-    fn delta(&self, rows: std::ops::Range<usize>, size: usize) -> Vec<T> {
+    fn delta(&self, rows: Range<usize>, size: usize) -> Vec<T> {
         let mut total = vec![T::from(0.0); size];
         let mut one = total.clone();
         for (index, delta) in self.deltas.iter().enumerate() {
@@ -303,3 +318,6 @@ fn largest(dtype: FloatType) -> f64 {
         FloatType::Bf16 => bf16::MAX.to_f64(),
     }
 }
+
+#[cfg(test)]
+mod tests;

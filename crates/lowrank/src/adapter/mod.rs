@@ -2,7 +2,8 @@
 //!
 //! [`Layer`] says what the adapter sits on, [`Factors`] are `A` and `B` with their scale, [`merge`](merge::merge) puts
 //! their delta into a stored weight. [`keys`], [`tensor`] and [`state_dict`] hold the factors of a whole model under
-//! PEFT's names. Factors have PEFT's orientation and shapes everywhere.
+//! PEFT's names, [`infer`] finds the layer under them, and [`inspect`] puts them into numbers. Factors have PEFT's
+//! orientation and shapes everywhere.
 
 mod delta;
 pub mod factors;

@@ -177,3 +177,51 @@ fn differs(row: usize, error: f64, bound: f64) -> Error {
 fn count(size: usize) -> f64 {
     size as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{Factors, GroupMode, Layer, LayerKind};
+
+    const INPUTS: usize = 400;
+
+    /// A small adapter on one output of 400 inputs, and the row with it.
+    fn row(dtype: FloatType) -> (Delta<f32>, Vec<f32>, Vec<f32>) {
+        let mut random = Random::new(1, "probe", 0);
+        let base: Vec<f32> = dtype.decode(&dtype.encode(&(0..INPUTS).map(|_| random.normal()).collect::<Vec<_>>()));
+        let a: Vec<f32> = (0..INPUTS).map(|_| 0.01 * random.normal()).collect();
+        let layer = Layer::new(LayerKind::Linear, &[1, INPUTS], 1).unwrap();
+        let factors = Factors::new(layer, GroupMode::Dense, 1, 1.0, a, vec![1.0], None).unwrap();
+        let delta = factors.delta().unwrap();
+        let sum = base.iter().zip(&delta).map(|(base, delta)| base + delta).collect();
+        (Delta::of_weight(&factors).unwrap(), base, sum)
+    }
+
+    fn check(dtype: FloatType, change: impl Fn(&mut [f32], &[f32]), spoil: impl Fn(&mut [f32])) -> Result<(f64, f64)> {
+        let (delta, base, mut sum) = row(dtype);
+        change(&mut sum, &base);
+        let mut stored = dtype.decode(&dtype.encode(&sum));
+        spoil(&mut stored);
+        let deltas = [delta];
+        Probe::new(dtype, INPUTS, &deltas).check(0, Rows { base: &base, sum: &sum, stored: &stored })
+    }
+
+    #[test]
+    fn a_right_merge_passes_and_a_wrong_one_does_not() {
+        for dtype in [FloatType::F32, FloatType::F16, FloatType::Bf16] {
+            let (error, bound) = check(dtype, |_, _| {}, |_| {}).unwrap();
+            assert!(error <= bound, "{dtype:?}");
+            let missing = check(dtype, |sum, base| sum.copy_from_slice(base), |_| {});
+            assert!(missing.is_err(), "{dtype:?}: no delta");
+            let one_missing = check(dtype, |sum, base| sum[17] = base[17], |_| {});
+            assert!(one_missing.is_err(), "{dtype:?}: one value without its delta");
+            let scaled =
+                check(dtype, |sum, base| sum.iter_mut().zip(base).for_each(|(s, b)| *s += 0.1 * (*s - b)), |_| {});
+            assert!(scaled.is_err(), "{dtype:?}: wrong scale");
+            let nudged = check(dtype, |sum, _| sum[17] += 2e-4, |_| {});
+            assert!(nudged.is_err(), "{dtype:?}: one value off by a few roundings of its row");
+            let spoilt = check(dtype, |_, _| {}, |stored| stored[3] += 0.02);
+            assert!(spoilt.is_err(), "{dtype:?}: stored another value");
+        }
+    }
+}

@@ -338,7 +338,11 @@ fn stranger(key: &str, parameter: &str, config: &LoraConfig) -> Error {
     if let Some(tool) = keys::other_format(key) {
         return error.with_hint(format!("this looks like an adapter of {tool}: convert it to PEFT's format first"));
     }
-    let module = parameter.rsplit_once('.').map_or(parameter, |(module, _)| module);
+    let (module, name) = parameter.rsplit_once('.').unwrap_or((parameter, ""));
+    if name == "bias" && config.bias != Bias::All {
+        return error
+            .with_hint("if biases were trained, set `bias` in adapter_config.json to \"all\" or \"lora_only\"");
+    }
     let last = module.rsplit('.').next().unwrap_or(module);
     let to_save = config.modules_to_save.as_deref().unwrap_or_default();
     match nearest(last, to_save.iter().map(String::as_str)) {

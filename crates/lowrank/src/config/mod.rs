@@ -12,6 +12,8 @@
 mod json;
 mod python_json;
 mod read;
+#[cfg(test)]
+mod tests;
 mod unsupported;
 mod validate;
 mod value;
@@ -243,34 +245,5 @@ impl LoraConfig {
     pub fn scaling(&self, alpha: f64, rank: usize) -> f32 {
         let rank = rank as f64;
         (alpha / if self.use_rslora { rank.sqrt() } else { rank }) as f32
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rank_and_alpha_are_looked_up_independently() {
-        let config = LoraConfig {
-            r: 4,
-            lora_alpha: 2.0,
-            rank_pattern: vec![("^conv".into(), 2), ("conv".into(), 16), ("a.conv".into(), 32)],
-            alpha_pattern: vec![("a.conv".into(), 64.0)],
-            ..LoraConfig::default()
-        };
-        let both = |path| (config.rank_for(path).unwrap(), config.alpha_for(path).unwrap());
-        assert_eq!(both("conv"), (2, 2.0));
-        assert_eq!(both("b.conv"), (16, 2.0));
-        assert_eq!(both("a.conv"), (16, 64.0), "the first key counts, not the longest");
-        assert_eq!(both("conv.b"), (4, 2.0));
-        assert_eq!(both("myconv"), (4, 2.0));
-        assert!((config.scaling_for("a.conv").unwrap() - 4.0).abs() < f32::EPSILON);
-    }
-
-    #[test]
-    fn rslora_divides_by_the_root() {
-        let config = LoraConfig { r: 16, lora_alpha: 2.0, use_rslora: true, ..LoraConfig::default() };
-        assert!((config.scaling_for("x").unwrap() - 0.5).abs() < f32::EPSILON);
     }
 }

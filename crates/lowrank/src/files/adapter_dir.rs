@@ -11,7 +11,7 @@ use super::limits;
 use super::read::{create_dir, exists, list, read_bytes, read_to_string};
 use super::shards::inside;
 use super::storage::{Disk, Storage};
-use super::writer::{Writer, pytorch};
+use super::writer;
 use crate::adapter::state_dict::StateDict;
 use crate::config::LoraConfig;
 use crate::error::{Error, Result, Subject};
@@ -78,10 +78,10 @@ pub fn write(dir: &Path, config: &LoraConfig, state: &StateDict, card: Option<&s
     write_to(&Disk, dir, config, state, card)
 }
 
-/// [`write`], on any [`Storage`].
+/// [`write()`], on any [`Storage`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_to(
     storage: &dyn Storage,
     dir: &Path,
@@ -92,24 +92,14 @@ pub fn write_to(
     config.validate_for_loading()?;
     state.check(config)?;
     create_dir(dir)?;
-    let mut files = vec![weights(storage, &dir.join(WEIGHTS), state)?];
+    let tensors = state.to_tensors();
+    let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
+    let mut files = vec![writer::complete(storage, &dir.join(WEIGHTS), tensors)?];
     files.extend(text(storage, &dir.join(CONFIG), &config.to_json())?);
     if let Some(card) = card {
         files.extend(text(storage, &dir.join(CARD), card)?);
     }
     files.into_iter().try_for_each(AtomicFile::publish)
-}
-
-fn weights<'s>(storage: &'s dyn Storage, path: &Path, state: &StateDict) -> Result<AtomicFile<'s>> {
-    let tensors = state.to_tensors();
-    let plan = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dtype(), tensor.shape().to_vec())).collect();
-    let mut writer = Writer::create(storage, path, plan, &pytorch())?;
-    for (name, _) in writer.order().to_vec() {
-        if let Some(tensor) = tensors.get(&name) {
-            writer.write(&name, tensor.data())?;
-        }
-    }
-    writer.finish()
 }
 
 /// A small file, complete but not yet in its place; none when it holds `content` already.

@@ -105,10 +105,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_to(&Disk, path, bytes)
 }
 
-/// [`write`], on any [`Storage`].
+/// [`write()`], on any [`Storage`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_to(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(storage, path, bytes.len() as u64)?;
     file.write(bytes)?;
@@ -164,22 +164,131 @@ fn existing_permissions(target: &Path) -> Result<Option<Permissions>> {
 
 /// The error for an operation on `path` that failed while `size` bytes were being written there.
 pub(super) fn failure(path: &Path, size: u64, source: io::Error) -> Error {
-    let (problem, hint) = match source.kind() {
-        io::ErrorKind::StorageFull => ("the disk is full", "free some space, or write to another disk"),
-        io::ErrorKind::QuotaExceeded => ("the disk quota is used up", "free some space, or write to another disk"),
-        io::ErrorKind::FileTooLarge => (
+    const UNCHANGED: &str = "what was there before is unchanged";
+    let full = |problem: &str, hint: &str| {
+        Error::new(Subject::File, problem.to_owned())
+            .expected(format!("room for {size} bytes"))
+            .with_hint(format!("{hint}; {UNCHANGED}"))
+    };
+    let space = "free some space, or write to another disk";
+    let error = match source.kind() {
+        io::ErrorKind::StorageFull => full("the disk is full", space),
+        io::ErrorKind::QuotaExceeded => full("the disk quota is used up", space),
+        io::ErrorKind::FileTooLarge => full(
             "the file is larger than this process or file system may write",
             "raise `ulimit -f`, or write to another disk",
         ),
-        io::ErrorKind::NotFound => ("cannot write: the folder does not exist", "create the folder first"),
+        io::ErrorKind::NotFound => {
+            Error::new(Subject::File, "cannot write: the folder does not exist").with_hint("create the folder first")
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            ("cannot write: not permitted", "write to a folder you own")
+            Error::new(Subject::File, "cannot write: not permitted")
+                .with_hint(format!("write to a folder you own; {UNCHANGED}"))
         }
         _ => return Error::io(path, "write", source),
     };
-    Error::new(Subject::File, problem)
-        .at(path.display())
-        .expected(format!("room for {size} bytes"))
-        .with_hint(format!("{hint}; what was there before is unchanged"))
-        .because(source)
+    error.at(path.display()).because(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        super::super::read::list(dir).unwrap()
+    }
+
+    #[test]
+    fn nothing_shows_before_it_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"old").unwrap();
+        let mut file = AtomicFile::create(&Disk, &path, 3).unwrap();
+        file.write(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()).len(), 2);
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let given_up = AtomicFile::create(&Disk, &path, 3).unwrap();
+        drop(given_up);
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at(".lowrank-1-0.tmp"), "half").unwrap();
+        fs::create_dir(at(".lowrank-99999999-7.tmp")).unwrap();
+        fs::write(at(".lowrank-99999999-7.tmp/model.safetensors"), "half").unwrap();
+        let kept = [
+            ".lowrank-1.tmp",
+            ".lowrank--1.tmp",
+            ".lowrank-1-.tmp",
+            ".lowrank-1-a.tmp",
+            "lowrank-1-0.tmp",
+            ".lowrank-1-0.tmpx",
+        ];
+        for name in kept {
+            fs::write(at(name), "not ours").unwrap();
+        }
+        let in_use = AtomicFile::create(&Disk, &at("b"), 1).unwrap();
+        write(&at("a"), b"x").unwrap();
+        let left = names(dir.path());
+        assert_eq!(left.len(), kept.len() + 2, "{left:?}");
+        assert!(kept.iter().all(|name| at(name).exists()));
+        in_use.commit().unwrap();
+        assert!(at("b").exists(), "a file in use is no leftover");
+    }
+
+    #[test]
+    fn a_folder_in_the_way_and_a_missing_folder_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(write(dir.path(), b"x").unwrap_err().to_string().contains("is a folder"));
+        let error = write(&dir.path().join("no/a"), b"x").unwrap_err();
+        assert!(error.to_string().contains("the folder does not exist"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_kept_and_new_files_follow_the_umask() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let (ours, plain) = (dir.path().join("ours"), dir.path().join("plain"));
+        fs::write(&plain, "x").unwrap();
+        write(&ours, b"x").unwrap();
+        assert_eq!(mode(&ours), mode(&plain), "the umask decides for new files");
+        for kept in [0o600, 0o640, 0o444, 0o666, 0o777] {
+            fs::set_permissions(&ours, Permissions::from_mode(kept)).unwrap();
+            write(&ours, b"y").unwrap();
+            assert_eq!(mode(&ours), kept, "{kept:o}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_and_what_it_led_to_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (blob, link) = (dir.path().join("blob"), dir.path().join("link"));
+        fs::write(&blob, "content").unwrap();
+        std::os::unix::fs::symlink(&blob, &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert_eq!(fs::read(&blob).unwrap(), b"content");
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(fs::read(&link).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn saving_over_a_file_that_is_being_read_leaves_the_reader_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"old content").unwrap();
+        let (file, length) = super::super::read::open(&path).unwrap();
+        write(&path, b"new").unwrap();
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        super::super::read::read_at(&file, &mut bytes, 0).unwrap();
+        assert_eq!(bytes, b"old content");
+    }
 }

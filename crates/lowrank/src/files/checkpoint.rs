@@ -103,6 +103,12 @@ impl Checkpoint {
         let mut all = Self { path: dir.to_owned(), shards: Vec::new(), tensors: BTreeMap::new() };
         let names: BTreeSet<&String> = weight_map.values().collect();
         for name in names {
+            if !exists(&dir.join(name)) {
+                return Err(Error::new(Subject::File, "a shard is missing")
+                    .at(index.display())
+                    .expected(format!("`{name}` beside it"))
+                    .with_hint("the checkpoint is incomplete: download or save it again"));
+            }
             all.add(open_shard(inside(dir, name)?)?)?;
         }
         let mut errors = Vec::new();

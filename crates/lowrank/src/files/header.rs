@@ -121,21 +121,21 @@ fn other_format(prefix: [u8; 8]) -> Option<(&'static str, &'static str)> {
 /// Checks that the tensors lie one after another, from the header's end to the file's, and puts them in that order.
 fn tile(tensors: &mut [(String, TensorInfo)], data: u64) -> Result<()> {
     tensors.sort_by_key(|(_, info)| (info.offsets.start, info.offsets.end));
-    let (mut end, mut previous) = (0, "the header");
+    let (mut end, mut previous) = (0, "the header".to_owned());
     for (name, info) in &*tensors {
         let start = info.offsets.start;
         if start != end {
             let problem = if start < end {
-                format!("its bytes overlap those of `{previous}`")
+                format!("its bytes overlap those of {previous}")
             } else {
-                format!("a gap of {} bytes after `{previous}`", start - end)
+                format!("a gap of {} bytes after {previous}", start - end)
             };
             return Err(Error::new(Subject::File, problem)
                 .at(format_args!("tensor `{name}`"))
                 .found(format!("a start at {start}"))
                 .expected(end));
         }
-        (end, previous) = (info.offsets.end, name);
+        (end, previous) = (info.offsets.end, format!("`{name}`"));
     }
     if end != data {
         return Err(Error::new(Subject::File, "bytes after the last tensor")

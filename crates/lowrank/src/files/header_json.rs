@@ -277,6 +277,27 @@ fn check(dtype: &str, shape: &[u64], offsets: &[u64], data: u64) -> Result<Tenso
     Ok(TensorInfo { dtype: known, shape, offsets: start..end })
 }
 
+/// A number that a shape or an offset can be.
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+        }
+        deserializer.deserialize_u64(Number)
+    }
+}
+
 /// A short list of whole numbers.
 struct Numbers(Vec<u64>);
 
@@ -292,7 +313,7 @@ impl<'de> Deserialize<'de> for Numbers {
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Numbers, S::Error> {
                 let mut numbers = Vec::new();
-                while let Some(number) = seq.next_element()? {
+                while let Some(Whole(number)) = seq.next_element()? {
                     // One past the limit is enough to be refused for it.
                     if numbers.len() > limits::DIMENSIONS {
                         return Err(S::Error::custom(format!("more than {} numbers", limits::DIMENSIONS)));

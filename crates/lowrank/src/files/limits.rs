@@ -33,8 +33,11 @@ pub const INDEX_BYTES: u64 = 32 << 20;
 /// Files of one sharded checkpoint. All stay open while it is read, and a process may often open 1,024.
 pub const SHARDS: usize = 512;
 
-/// Bytes read, computed and written at a time when a tensor need not be in memory as a whole.
+/// Bytes copied at a time.
 pub const BLOCK_BYTES: usize = 64 << 10;
+
+/// Bytes of a weight that are merged at a time: enough for every processor, and no more than a second copy of them.
+pub const MERGE_BYTES: usize = 1 << 20;
 
 /// Folders inside folders that are copied along with a model.
 pub const FOLDER_DEPTH: usize = 8;

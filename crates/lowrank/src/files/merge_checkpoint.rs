@@ -1,6 +1,7 @@
 //! Merging an adapter into a model's own files, one tensor at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use super::adapter_dir::{self, Adapter};
@@ -14,8 +15,9 @@ use super::new_dir::{NewDir, recover};
 use super::read::exists;
 use super::storage::{Disk, Storage};
 use super::writer::Writer;
+use crate::adapter::merge::RowMerge;
 use crate::adapter::tensor::{Tensor, float_type};
-use crate::adapter::{MergeReport, merge, merge_bias};
+use crate::adapter::{MergeReport, merge_bias};
 use crate::error::{Error, Result, Subject};
 
 /// How far a merge is.
@@ -51,7 +53,8 @@ pub struct MergeSummary {
 /// `force` an existing output is replaced, which may be `base` itself. The output appears under its name when it is
 /// complete. Each merged weight is checked against the unmerged one before it is written.
 ///
-/// Besides the adapter, one tensor and its merged copy are in memory at a time.
+/// Weights are read, merged and written some rows at a time: besides the adapter, a few megabytes are in memory, and any
+/// tensor that the adapter saved in full.
 ///
 /// # Errors
 /// When `base` or `adapter` cannot be read; when they do not belong together (all tensors concerned are named, before
@@ -67,10 +70,10 @@ pub fn merge_checkpoint(
     merge_checkpoint_to(&Disk, base, adapter, output, force, progress)
 }
 
-/// [`merge_checkpoint`], on any [`Storage`].
+/// [`merge_checkpoint()`], on any [`Storage`].
 ///
 /// # Errors
-/// As [`merge_checkpoint`].
+/// As [`merge_checkpoint()`].
 pub fn merge_checkpoint_to(
     storage: &dyn Storage,
     base: &Path,
@@ -169,7 +172,7 @@ impl<'a> Merging<'a> {
         let mut writer = Writer::create(storage, target, plan, shard.metadata())?;
         for (name, length) in writer.order().to_vec() {
             if let Some(change) = self.changes.remove(&name) {
-                writer.write(&name, &self.changed(&name, &change)?)?;
+                self.changed(&name, &change, &mut writer)?;
             } else {
                 copy_tensor(model, &name, length, &mut writer)?;
                 self.summary.unchanged += 1;
@@ -180,31 +183,78 @@ impl<'a> Merging<'a> {
         writer.finish()
     }
 
-    /// The new bytes of a tensor.
-    fn changed(&mut self, name: &str, change: &Change) -> Result<Vec<u8>> {
+    /// Writes a tensor as the adapter changes it.
+    fn changed(&mut self, name: &str, change: &Change, writer: &mut Writer<'_>) -> Result<()> {
         let here = |error: Error| error.at(format_args!("tensor `{name}`"));
-        let saved = self.adapter.state.saved.remove(name).filter(|_| change.replaced);
-        let base = match saved {
-            Some(saved) => {
-                self.summary.replaced.push(name.to_owned());
-                cast(saved, self.model, name).map_err(here)?
-            }
-            None => self.model.read(name)?,
-        };
-        let Some((module, layer)) = &change.module else { return Ok(base.into_data()) };
-        let Some(float) = base.float() else { return Ok(base.into_data()) };
+        let mut base = Base::Stored(self.model);
+        if change.replaced
+            && let Some(saved) = self.adapter.state.saved.remove(name)
+        {
+            base = Base::Saved(cast(saved, self.model, name).map_err(here)?);
+            self.summary.replaced.push(name.to_owned());
+        }
+        let Some((module, layer)) = &change.module else { return writer.write(name, &base.whole(name)?) };
         let factors = self.adapter.state.factors(module, layer, &self.adapter.config)?;
-        let merged = if name.strip_prefix(module.as_str()) == Some(".bias") {
-            merge_bias(Some(base.data()), float, &[&factors]).map_err(here)?
+        let Some(float) = self.model.get(name).and_then(|info| float_type(info.dtype)) else {
+            return Err(here(Error::new(Subject::Merge, "not of a floating-point type")));
+        };
+        let report = if name.strip_prefix(module.as_str()) == Some(".bias") {
+            let Some(merged) = merge_bias(Some(&base.whole(name)?), float, &[&factors]).map_err(here)? else {
+                return Err(here(Error::new(Subject::Merge, "the adapter has no bias to add")));
+            };
+            writer.write(name, merged.weight())?;
+            *merged.report()
         } else {
-            Some(merge(base.into_data(), float, &[&factors]).map_err(here)?)
+            let merging = RowMerge::new(float, &[&factors]).map_err(here)?;
+            merge_rows(&base, name, &merging, writer).map_err(here)?
         };
-        let Some(merged) = merged else {
-            return Err(here(Error::new(Subject::Merge, "the adapter has no bias to add")));
-        };
-        self.summary.merged.push((name.to_owned(), *merged.report()));
-        Ok(merged.into_weight())
+        self.summary.merged.push((name.to_owned(), report));
+        Ok(())
     }
+}
+
+/// Where the values of a tensor come from before the adapter is added.
+enum Base<'a> {
+    Stored(&'a Checkpoint),
+    Saved(Tensor),
+}
+
+impl Base<'_> {
+    /// The `bytes` of the tensor `name`, in `buffer`.
+    fn read(&self, name: &str, bytes: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Stored(model) => model.read_bytes(name, bytes, buffer),
+            Self::Saved(tensor) => {
+                buffer.clear();
+                let range = usize::try_from(bytes.start).ok().zip(usize::try_from(bytes.end).ok());
+                buffer.extend_from_slice(
+                    range.and_then(|(start, end)| tensor.data().get(start..end)).unwrap_or_default(),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn whole(&self, name: &str) -> Result<Vec<u8>> {
+        match self {
+            Self::Stored(model) => Ok(model.read(name)?.into_data()),
+            Self::Saved(tensor) => Ok(tensor.data().to_vec()),
+        }
+    }
+}
+
+fn merge_rows(base: &Base<'_>, name: &str, merging: &RowMerge, writer: &mut Writer<'_>) -> Result<MergeReport> {
+    let row_bytes = merging.row_bytes();
+    let step = (limits::MERGE_BYTES / row_bytes.max(1)).max(1);
+    let (mut report, mut buffer) = (MergeReport::default(), Vec::new());
+    for first in (0..merging.rows()).step_by(step) {
+        let last = (first + step).min(merging.rows());
+        base.read(name, (first * row_bytes) as u64..(last * row_bytes) as u64, &mut buffer)?;
+        let (merged, part) = merging.merge(first, &buffer)?;
+        writer.write(name, &merged)?;
+        report = report.widen(part);
+    }
+    Ok(report)
 }
 
 /// A tensor that the adapter saved, in the type of the one it replaces.

@@ -3,7 +3,7 @@
 //! Reading trusts nothing: sizes are checked before memory is asked for, names never become paths, other formats than
 //! safetensors are refused ([`header`], [`checkpoint`], [`limits`]). Writing loses nothing: a name holds the whole old
 //! content or the whole new one at any moment ([`atomic`], [`new_dir`], [`storage`]). On these stand the directories
-//! PEFT reads and writes ([`adapter_dir`]) and merging into a model's own files ([`merge_checkpoint`]).
+//! PEFT reads and writes ([`adapter_dir`]) and merging into a model's own files ([`merge_checkpoint()`]).
 
 pub mod adapter_dir;
 pub mod atomic;

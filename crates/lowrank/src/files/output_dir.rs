@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::atomic::is_temporary;
 use super::lock::LOCK_FILE;
 use super::read::{create_dir, list};
 use crate::error::{Error, Result, Subject};
@@ -24,7 +25,8 @@ pub enum Earlier {
 pub fn prepare(dir: &Path, marks: &[&str], earlier: Earlier) -> Result<()> {
     let names = if dir.is_dir() { list(dir)? } else { Vec::new() };
     let ours = names.iter().any(|name| marks.contains(&name.as_str()));
-    let foreign = names.iter().find(|name| *name != LOCK_FILE);
+    // A lock, and what a killed writer left, are nobody's content.
+    let foreign = names.iter().find(|name| *name != LOCK_FILE && !is_temporary(name));
     let refuse = |problem: &str| Error::new(Subject::File, problem.to_owned()).at(dir.display());
     match (ours, foreign, earlier) {
         (true, _, Earlier::Resume) => Ok(()),

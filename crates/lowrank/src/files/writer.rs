@@ -118,7 +118,8 @@ pub fn complete<'s, 't>(
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
 ) -> Result<AtomicFile<'s>> {
     let tensors: BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
-    let plan = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.dtype(), tensor.shape().to_vec())).collect();
+    let plan =
+        tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.dtype(), tensor.shape().to_vec())).collect();
     let mut writer = Writer::create(storage, path, plan, &pytorch())?;
     for (name, _) in writer.order().to_vec() {
         if let Some(tensor) = tensors.get(name.as_str()) {

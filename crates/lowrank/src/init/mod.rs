@@ -1,33 +1,205 @@
-//! How factors start: PEFT's distributions.
+//! How factors start: PEFT's distributions, one file each.
+//!
+//! | `init_lora_weights` | `A` | `B` | bias of `B` |
+//! |---|---|---|---|
+//! | `true` | [Kaiming uniform](kaiming) | 0 | 0 |
+//! | `"gaussian"` | [normal], standard deviation `1/r` | 0 | 0 |
+//! | `false` | Kaiming uniform | Kaiming uniform | uniform, as `B` |
+//! | embedding, `true` or `"gaussian"` | 0 | normal, standard deviation 1 | - |
+//! | embedding, `false` | normal, standard deviation 1 | normal, standard deviation 1 | - |
+//!
+//! In all but the rows with `false` the delta is zero, so that training starts from the base model.
+
+pub mod kaiming;
+pub mod normal;
 
 use crate::Result;
-use crate::adapter::{Factors, GroupMode, Layer};
+use crate::adapter::factors::{check_bias, check_rank, countable};
+use crate::adapter::{Factors, GroupMode, Layer, LayerKind};
 use crate::random::Random;
+use crate::{Error, Subject};
 
-/// `init_lora_weights`.
+/// `init_lora_weights`: the distributions that need nothing but random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Init {
-    /// `true`.
+    /// `true`: `A` as `PyTorch` initialises a layer, `B` zero.
     #[default]
     Default,
-    /// `"gaussian"`.
+    /// `"gaussian"`: `A` normal, `B` zero.
     Gaussian,
-    /// `false`.
+    /// `false`: `A` and `B` as `PyTorch` initialises layers. The delta is not zero; it serves tests.
     False,
 }
 
-/// Factors.
+/// Factors for `layer`, drawn from `random` in the order `A`, `B`, bias.
+///
+/// The fan-in of a factor is the number of values one of its rows has. For a grouped convolution that makes `A` in
+/// `dense` form start as PEFT's (`1 / sqrt(in * k)`), and in the compact forms as a grouped layer of its own
+/// (`1 / sqrt(in/g * k)`), which has the same effect on the output: a row of the compact `A` sees `g` times fewer inputs.
+///
+/// ```
+/// use lowrank::adapter::{GroupMode, Layer, LayerKind};
+/// use lowrank::init::{Init, initialise};
+/// use lowrank::random::Random;
+///
+/// let layer = Layer::new(LayerKind::Conv1d, &[8, 4, 3], 1)?;
+/// let mut random = Random::new(42, "conv1", 0);
+/// let factors = initialise(&layer, GroupMode::default(), 2, 1.0, false, Init::Default, &mut random)?;
+/// assert!(factors.a().iter().all(|a| a.abs() <= 1.0 / 12.0_f32.sqrt()));
+/// assert!(factors.delta()?.iter().all(|delta| *delta == 0.0));
+/// # Ok::<(), lowrank::Error>(())
+/// ```
 ///
 /// # Errors
-/// x
+/// When the rank does not suit the layer and the form ([`Factors::new`]), when an embedding is to have a bias, and when
+/// the factors do not fit the memory.
 pub fn initialise(
     layer: &Layer,
     mode: GroupMode,
     rank: usize,
     scale: f32,
-    _lora_bias: bool,
-    _init: Init,
-    _random: &mut Random,
+    lora_bias: bool,
+    init: Init,
+    random: &mut Random,
 ) -> Result<Factors> {
-    Factors::new(layer.clone(), mode, rank, scale, vec![], vec![], None)
+    check_rank(layer, mode, rank)?;
+    check_bias(layer, lora_bias)?;
+    let mut a = zeros(&layer.a_shape(rank, mode))?;
+    let mut b = zeros(&layer.b_shape(rank, mode))?;
+    let mut bias = if lora_bias { Some(zeros(&[layer.out_features()])?) } else { None };
+    let (a_fan_in, b_fan_in) = (a.len() / rank, b.len() / layer.out_features());
+    match (init, layer.kind()) {
+        (Init::Default | Init::Gaussian, LayerKind::Embedding) => normal::fill(&mut b, 1.0, random),
+        (Init::False, LayerKind::Embedding) => {
+            normal::fill(&mut a, 1.0, random);
+            normal::fill(&mut b, 1.0, random);
+        }
+        (Init::Default, _) => kaiming::fill(&mut a, a_fan_in, random),
+        (Init::Gaussian, _) => normal::fill(&mut a, normal::deviation(rank), random),
+        (Init::False, _) => {
+            kaiming::fill(&mut a, a_fan_in, random);
+            kaiming::fill(&mut b, b_fan_in, random);
+            if let Some(bias) = &mut bias {
+                kaiming::fill(bias, b_fan_in, random);
+            }
+        }
+    }
+    Factors::new(layer.clone(), mode, rank, scale, a, b, bias)
+}
+
+fn zeros(shape: &[usize]) -> Result<Vec<f32>> {
+    let count = countable(shape)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|reason| {
+        Error::new(Subject::Adapter, "a factor does not fit the memory")
+            .found(format!("{shape:?}"))
+            .with_hint("use a smaller r")
+            .because(reason)
+    })?;
+    values.resize(count, 0.0);
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODES: [GroupMode; 3] = [GroupMode::Dense, GroupMode::PerGroup, GroupMode::Shared];
+
+    fn factors(kind: LayerKind, shape: &[usize], groups: usize, mode: GroupMode, init: Init) -> Factors {
+        let layer = Layer::new(kind, shape, groups).unwrap();
+        let bias = kind != LayerKind::Embedding;
+        initialise(&layer, mode, 8, 1.0, bias, init, &mut Random::new(0, "init", 0)).unwrap()
+    }
+
+    /// Largest distance between the distribution of `values` and `cumulative`, times the root of their number:
+    /// above 1.63 in one of a hundred samples of the same distribution.
+    fn kolmogorov_smirnov(values: &[f32], cumulative: impl Fn(f64) -> f64) -> f64 {
+        let mut sorted: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+        sorted.sort_by(f64::total_cmp);
+        let (mut distance, mut below, step) = (0.0_f64, 0.0, 1.0 / f64::from(u32::try_from(sorted.len()).unwrap()));
+        for value in sorted {
+            let at = cumulative(value);
+            distance = distance.max((at - below).abs()).max((at - below - step).abs());
+            below += step;
+        }
+        distance / step.sqrt()
+    }
+
+    fn is_uniform(values: &[f32], bound: f64) -> bool {
+        kolmogorov_smirnov(values, |x| ((x + bound) / (2.0 * bound)).clamp(0.0, 1.0)) < 1.63
+    }
+
+    /// The logistic approximation of the normal distribution is good to 1.5e-4 here.
+    fn is_normal(values: &[f32], deviation: f64) -> bool {
+        let cumulative = |x: f64| 1.0 / (1.0 + (-1.5976 * (x / deviation) - 0.070_56 * (x / deviation).powi(3)).exp());
+        kolmogorov_smirnov(values, cumulative) < 1.63
+    }
+
+    fn all_zero(values: &[f32]) -> bool {
+        values.iter().all(|value| value.to_bits() == 0)
+    }
+
+    #[test]
+    fn default_is_uniform_by_fan_in_and_adds_nothing() {
+        for (kind, shape, fan_in) in [
+            (LayerKind::Linear, &[20, 1000][..], 1000),
+            (LayerKind::Conv1D, &[1000, 20], 1000),
+            (LayerKind::Conv1d, &[20, 100, 5], 500),
+            (LayerKind::Conv2d, &[20, 100, 3, 3], 900),
+            (LayerKind::Conv3d, &[20, 100, 2, 2, 2], 800),
+        ] {
+            let factors = factors(kind, shape, 1, GroupMode::PerGroup, Init::Default);
+            assert!(is_uniform(factors.a(), 1.0 / f64::from(fan_in).sqrt()), "{kind}");
+            assert!(all_zero(factors.b()) && factors.bias().is_some_and(all_zero), "{kind}");
+        }
+    }
+
+    #[test]
+    fn grouped_forms_have_the_fan_in_of_their_rows() {
+        for (mode, fan_in) in MODES.into_iter().zip([1200.0, 300.0, 300.0]) {
+            let factors = factors(LayerKind::Conv1d, &[16, 100, 3], 4, mode, Init::Default);
+            assert!(is_uniform(factors.a(), 1.0 / f64::sqrt(fan_in)), "{mode}");
+        }
+    }
+
+    #[test]
+    fn gaussian_has_a_deviation_of_one_by_rank() {
+        let factors = factors(LayerKind::Conv1d, &[20, 100, 5], 1, GroupMode::PerGroup, Init::Gaussian);
+        assert!(is_normal(factors.a(), 1.0 / 8.0) && !is_uniform(factors.a(), 0.4));
+        assert!(all_zero(factors.b()));
+    }
+
+    #[test]
+    fn false_leaves_both_factors_as_layers_start() {
+        for (mode, fan_in) in MODES.into_iter().zip([2.0, 2.0, 8.0]) {
+            let factors = factors(LayerKind::Conv1d, &[1000, 4, 3], 4, mode, Init::False);
+            let bound = 1.0 / f64::sqrt(fan_in);
+            assert!(is_uniform(factors.b(), bound) && is_uniform(factors.bias().unwrap(), bound), "{mode}");
+            assert!(!all_zero(factors.a()));
+        }
+    }
+
+    #[test]
+    fn embeddings_start_with_a_normal_b() {
+        let of = |init| factors(LayerKind::Embedding, &[1000, 500], 1, GroupMode::PerGroup, init);
+        for init in [Init::Default, Init::Gaussian] {
+            assert!(all_zero(of(init).a()) && is_normal(of(init).b(), 1.0));
+        }
+        assert!(is_normal(of(Init::False).a(), 1.0) && is_normal(of(Init::False).b(), 1.0));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let conv = Layer::new(LayerKind::Conv1d, &[4, 1, 3], 4).unwrap();
+        let embedding = Layer::new(LayerKind::Embedding, &[4, 4], 1).unwrap();
+        let start = |layer: &Layer, mode, rank, bias| {
+            initialise(layer, mode, rank, 1.0, bias, Init::Default, &mut Random::new(0, "init", 0))
+        };
+        assert!(start(&conv, GroupMode::PerGroup, 6, false).is_err());
+        assert!(start(&conv, GroupMode::Shared, 6, true).is_ok());
+        assert!(start(&conv, GroupMode::Shared, 0, false).is_err());
+        assert!(start(&conv, GroupMode::Shared, usize::MAX / 64, false).is_err());
+        assert!(start(&embedding, GroupMode::PerGroup, 1, true).is_err());
+    }
 }

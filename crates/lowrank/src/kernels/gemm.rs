@@ -85,7 +85,7 @@ mod tests {
         product(2.0, Matrix::new(&left, [2, 3], [3, 1]), Matrix::new(&right, [3, 2], [2, 1]), &mut out);
         assert_eq!(out, [10.0, 22.0, 28.0, 46.0]);
         product(1.0, Matrix::new(&left, [2, 3], [1, 2]), Matrix::new(&right, [3, 2], [1, 3]), &mut out);
-        assert_eq!(out, [7.0, 16.0, 10.0, 20.0]);
+        assert_eq!(out, [11.0, 16.0, 14.0, 20.0]);
     }
 
     #[test]

@@ -8,11 +8,15 @@ mod hint;
 mod layers;
 mod names;
 mod pattern;
+#[cfg(test)]
+mod peft_cases;
 mod python;
 mod rank;
 mod rules;
 mod saved;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use pattern::{Pattern, Role, check_length};
 

@@ -26,9 +26,10 @@ pub(super) fn names(config: &LoraConfig) -> impl Iterator<Item = Name<'_>> {
         Some("QUESTION_ANS") => &["qa_outputs"],
         _ => &[],
     };
-    let configured = config.modules_to_save.iter().flatten();
-    let configured = configured.map(|text| Name { text, by_task: heads.contains(&text.as_str()) });
-    configured.chain(heads.iter().map(|text| Name { text, by_task: true }))
+    let configured = config.modules_to_save.as_deref().unwrap_or_default();
+    let further = heads.iter().filter(|head| !configured.iter().any(|name| name == *head));
+    let configured = configured.iter().map(|text| Name { text, by_task: heads.contains(&text.as_str()) });
+    configured.chain(further.map(|text| Name { text, by_task: true }))
 }
 
 /// The paths that end with a name in `modules_to_save`, without those inside another.
@@ -59,7 +60,6 @@ pub(super) fn modules(
             saved.insert(module.path.as_str());
         }
     }
-    heads_missing.dedup();
     if saved.is_empty() && !heads_missing.is_empty() {
         let task = config.task_type.as_deref().unwrap_or_default();
         findings

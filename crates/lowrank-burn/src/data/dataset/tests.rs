@@ -7,7 +7,7 @@ const FORMAT: SignalFormat = SignalFormat { channels: 2, rate: 10.0, window: 4, 
 
 /// A CSV recording: channel 0 counts the samples from `first`, channel 1 is their negative.
 fn counting(first: i32, samples: i32) -> Vec<u8> {
-    (first..first + samples).map(|i| format!("{i},{}\n", -i)).collect::<String>().into_bytes()
+    (first..first + samples).map(|i| format!("{i},{}\n", -i)).collect::<Vec<_>>().concat().into_bytes()
 }
 
 fn folder(recordings: &[(&str, Vec<u8>)], manifest: &str) -> (TempDir, Manifest) {
@@ -228,7 +228,7 @@ fn threads_change_nothing() {
     let tone = include_bytes!("../../../tests/data/tone.ogg").to_vec();
     let names: Vec<String> = (0..6).map(|i| format!("{i}.ogg")).collect();
     let recordings: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), tone.clone())).collect();
-    let rows: String = names.iter().map(|name| format!("{name},x\n")).collect();
+    let rows = names.iter().map(|name| format!("{name},x\n")).collect::<Vec<_>>().concat();
     let (_dir, manifest) = folder(&recordings, &format!("path,label\n{rows}"));
     let format = SignalFormat { channels: 1, rate: 11_025.0, window: 512, hop: 300 };
     let batch = |threads| {
@@ -277,7 +277,7 @@ proptest! {
                     prop_assert_eq!(source.end - source.start, window);
                     #[expect(clippy::cast_precision_loss, reason = "test signal")]
                     let first = source.start as f32;
-                    prop_assert_eq!(train.samples(index, 0)[0], first);
+                    prop_assert_eq!(train.samples(index, 0).first(), Some(&first));
                 }
             }
             Err(_) => prop_assert!(bound(to) - bound(from) <= window),

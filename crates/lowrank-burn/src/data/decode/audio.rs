@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn a_tone_is_the_same_from_every_encoding() {
-        // Encoders disturb the first and last milliseconds; the tag-less MP3 keeps its encoder's delay.
-        for (bytes, extension, tolerance) in [(FLAC, "flac", 1e-3), (OGG, "ogg", 0.02), (MP3, "mp3", 0.02)] {
+        // A sample's shift would be 0.09 off. Encoders disturb the ends; the tag-less MP3 keeps its encoder's delay.
+        for (bytes, extension, tolerance) in [(FLAC, "flac", 1e-3), (OGG, "ogg", 0.02), (MP3, "mp3", 0.03)] {
             let tone = decode(bytes.to_vec(), extension).unwrap();
             assert_eq!((tone.channels().len(), tone.samples(), tone.rate()), (1, 8000, 16_000.0), "{extension}");
             for (i, value) in tone.channels()[0].iter().enumerate().skip(1000).take(6000) {

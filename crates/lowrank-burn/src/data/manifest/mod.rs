@@ -12,6 +12,7 @@ use lowrank::suggest::nearest;
 use lowrank::{Error, Result, Subject};
 use serde::{Deserialize, Serialize};
 
+use super::decode::Encoding;
 use super::signal::Reading;
 use super::span::Span;
 
@@ -137,7 +138,35 @@ impl Manifest {
         Ok(Self { path: path.to_owned(), labels: collected, recordings, warnings, reading: Reading::default() })
     }
 
-    /// The manifest's own file.
+    /// Whole recordings of which it is not known what they show: all of them carry the first label and are in split
+    /// [`Split::Test`]. For predictions, whose labels are then of no meaning.
+    ///
+    /// # Errors
+    /// All files that are missing or of an unknown kind.
+    pub fn of_recordings(paths: &[PathBuf], labels: &[String]) -> Result<Self> {
+        let check = |path: &PathBuf| match Encoding::of(path) {
+            Ok(_) if lowrank::files::exists(path) => None,
+            Ok(_) => Some(Error::new(Subject::Data, "no such file").found(path.display())),
+            Err(error) => Some(error),
+        };
+        Error::all(paths.iter().filter_map(check).collect())?;
+        let recording = |(index, path): (usize, &PathBuf)| Recording {
+            path: path.clone(),
+            label: 0,
+            split: Split::Test,
+            span: Span::default(),
+            line: index as u64 + 1,
+        };
+        Ok(Self {
+            path: "input".into(),
+            labels: labels.to_vec(),
+            recordings: paths.iter().enumerate().map(recording).collect(),
+            warnings: Vec::new(),
+            reading: Reading::default(),
+        })
+    }
+
+    /// The manifest's own file; `input` for [`Manifest::of_recordings`].
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -26,8 +26,11 @@ impl Row {
     }
 }
 
-/// The good rows, and the errors of the header and of the other rows by line.
-pub(super) fn parse(text: &str, folder: &Path) -> Result<(Vec<Row>, Vec<(u64, Error)>)> {
+/// Errors by line.
+pub(super) type Errors = Vec<(u64, Error)>;
+
+/// The good rows, and the errors of the header and of the other rows.
+pub(super) fn parse(text: &str, folder: &Path) -> Result<(Vec<Row>, Errors)> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut record = StringRecord::new();

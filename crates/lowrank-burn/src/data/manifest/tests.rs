@@ -119,7 +119,7 @@ fn a_manifest_without_rows_is_an_error() {
 
 #[test]
 fn many_errors_are_counted() {
-    let rows: String = (0..50).map(|i| format!("{i}.wav,x\n")).collect();
+    let rows = (0..50).map(|i| format!("{i}.wav,x\n")).collect::<Vec<_>>().concat();
     let errors = errors(&format!("path,label\n{rows}"), Some(&["walk"]));
     assert_eq!((errors.len(), errors[20].as_str()), (21, "data/list.csv: 30 more errors"));
 }
@@ -151,4 +151,18 @@ fn warns_when_samples_are_in_two_splits() {
 fn splits_have_the_names_of_the_manifest() {
     assert_eq!(serde_json::to_string(&Split::ALL).unwrap(), r#"["train","valid","test"]"#);
     assert_eq!(format!("{:>6}", Split::Test), "  test");
+}
+
+#[test]
+fn bare_recordings_are_whole_and_of_no_label() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["a.npy", "b.wav", "c.txt"].map(|name| dir.path().join(name));
+    std::fs::write(&paths[0], "").unwrap();
+    let labels = ["walk".to_owned()];
+    let manifest = Manifest::of_recordings(&paths[..1], &labels).unwrap();
+    assert_eq!(manifest.recordings()[0].span, Span::default());
+    assert_eq!((manifest.labels(), manifest.recordings()[0].split), (&labels[..], Split::Test));
+    let error = Manifest::of_recordings(&paths, &labels).unwrap_err();
+    let problems: Vec<_> = error.parts().iter().map(Error::problem).collect();
+    assert_eq!(problems, ["no such file", "not a kind of recording that can be read"]);
 }

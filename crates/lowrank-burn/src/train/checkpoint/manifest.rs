@@ -92,7 +92,7 @@ impl Manifest<'static> {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let text = read_to_string(path, MANIFEST_BYTES)?;
         let parts = text.strip_prefix(HEAD).and_then(|rest| rest.split_once(HEAD_END));
-        if !parts.is_some_and(|(digest, body)| digest == sha256(body.as_bytes())) {
+        if parts.is_none_or(|(digest, body)| digest != sha256(body.as_bytes())) {
             return Err(Error::new(Subject::File, "damaged: its digest does not fit").at(path.display()));
         }
         // The version first: another one may have other keys.

@@ -71,6 +71,9 @@ impl Adapter {
     }
 
     /// The delta over all inputs, of shape `(out, in, k..)`: what a dense adapter is, also outside the groups.
+    ///
+    /// # Panics
+    /// When the adapter is in another form.
     #[must_use]
     pub fn dense_delta(&self) -> Vec<f64> {
         assert_eq!(self.mode, GroupMode::Dense, "the form that reaches all inputs");

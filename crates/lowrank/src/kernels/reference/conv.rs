@@ -32,6 +32,9 @@ pub fn forward(
 ///
 /// # Errors
 /// When the geometry has no output for `lengths`.
+///
+/// # Panics
+/// When `dy` has not the size of the output.
 pub fn backward(geometry: &ConvGeometry, lengths: &[usize], x: &[f64], w: &[f64], dy: &[f64]) -> Result<Gradients> {
     let terms = Terms::new(geometry, lengths, x.len())?;
     assert_eq!(dy.len(), terms.outputs(), "values of dy");

@@ -32,6 +32,9 @@ pub fn backward(inputs: usize, outputs: usize, x: &[f64], w: &[f64], dy: &[f64])
 }
 
 /// The transpose of a matrix of `rows` times `columns`: from `Conv1D`'s weight to `Linear`'s and back.
+///
+/// # Panics
+/// When `matrix` has another size.
 #[must_use]
 pub fn transpose(rows: usize, columns: usize, matrix: &[f64]) -> Vec<f64> {
     assert_eq!(matrix.len(), rows * columns, "values of the matrix");

@@ -10,17 +10,17 @@ fn draw(random: &mut Random, count: usize) -> Vec<f64> {
     (0..count).map(|_| f64::from(random.uniform(-1.0, 1.0))).collect()
 }
 
-/// Whether `gradient` is that of `loss` at `point`. The losses here are linear or quadratic in each value, so the
-/// central difference is exact but for rounding, whatever the step.
+/// Whether `gradient` is that of `loss` at `point`, in some twenty places. The losses here are linear in each value, so
+/// that the central difference is exact but for rounding, whatever the step.
 fn assert_gradient(name: &str, gradient: &[f64], point: &[f64], loss: impl Fn(&[f64]) -> f64) {
     assert_eq!(gradient.len(), point.len(), "{name}");
-    for index in 0..point.len() {
+    for index in (0..point.len()).step_by(point.len() / 20 + 1) {
         let at = |step: f64| {
             let mut moved = point.to_vec();
             moved[index] += step;
             loss(&moved)
         };
-        let difference = (at(0.5) - at(-0.5)) / 1.0;
+        let difference = at(0.5) - at(-0.5);
         let error = (difference - gradient[index]).abs();
         assert!(error < 1e-9 * (1.0 + difference.abs()), "{name}[{index}]: {difference} and {}", gradient[index]);
     }

@@ -1,0 +1,297 @@
+//! A random layer with a random adapter, which knows what it should compute.
+
+mod layers;
+
+use std::collections::HashMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
+use lowrank::config::{LoraConfig, Patterns};
+use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
+use lowrank::kernels::reference::{adapter::Adapter, conv, linear};
+use lowrank::random::Random;
+use lowrank_burn::{Adapters, values};
+use proptest::prelude::*;
+
+use layers::Net;
+
+/// Through which layer the adapter is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// A layer of `lowrank_burn::nn`.
+    DropIn,
+    /// Burn's own.
+    Stock,
+}
+
+/// What is computed, apart from the values.
+#[derive(Debug, Clone)]
+pub enum Shape {
+    Conv { geometry: ConvGeometry, lengths: Vec<usize> },
+    Linear { inputs: usize, outputs: usize },
+    Embedding { rows: usize, dim: usize },
+}
+
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub shape: Shape,
+    pub batch: usize,
+    /// Rank over the groups for the forms that need a multiple of them.
+    pub rank: usize,
+    pub mode: GroupMode,
+    pub bias: bool,
+    pub lora_bias: bool,
+    pub seed: u64,
+}
+
+/// Everything a layer gives: its output, and the gradients of a random linear function of it.
+struct Result {
+    y: Vec<f64>,
+    dx: Vec<f64>,
+    da: Vec<f64>,
+    db: Vec<f64>,
+    dbias: Vec<f64>,
+}
+
+prop_compose! {
+    fn axis()(
+        kernel in prop_oneof![4 => 1_usize..6, 1 => 6_usize..32],
+        stride in 1_usize..6,
+        dilation in 1_usize..9,
+        before in 0_usize..12,
+        after in 0_usize..12,
+        padding in 0..4,
+    ) -> Axis {
+        let padding = match padding {
+            0 => Padding::Valid,
+            1 if stride == 1 => Padding::Same,
+            2 => Padding::Explicit(before, before),
+            _ => Padding::Explicit(before, after),
+        };
+        Axis { kernel, stride, dilation, padding }
+    }
+}
+
+prop_compose! {
+    pub fn conv_problem(axes: usize)(
+        axes in prop::collection::vec(axis(), axes),
+        lengths in prop::collection::vec(1_usize..(if axes == 1 { 60 } else { 14 }), axes),
+        groups in prop_oneof![2 => Just(1_usize), 1 => 2_usize..5],
+        (inputs, outputs) in (1_usize..4, 1_usize..4),
+        padding_mode in prop_oneof![
+            3 => Just(PaddingMode::Zeros),
+            1 => Just(PaddingMode::Reflect),
+            1 => Just(PaddingMode::Replicate),
+            1 => Just(PaddingMode::Circular),
+        ],
+        mode in prop_oneof![Just(GroupMode::PerGroup), Just(GroupMode::Shared), Just(GroupMode::Dense)],
+        (rank, batch, seed) in (1_usize..4, 1_usize..4, any::<u64>()),
+        (bias, lora_bias) in (any::<bool>(), any::<bool>()),
+    ) -> Problem {
+        // The two-dimensional layers have zeros only, as Burn's.
+        let padding_mode = if axes.len() == 1 { padding_mode } else { PaddingMode::Zeros };
+        let geometry = ConvGeometry::new(inputs * groups, outputs * groups, groups, padding_mode, axes).unwrap();
+        let rank = if mode == GroupMode::Shared { rank } else { rank * groups };
+        Problem { shape: Shape::Conv { geometry, lengths }, batch, rank, mode, bias, lora_bias: bias && lora_bias, seed }
+    }
+}
+
+prop_compose! {
+    pub fn linear_problem()(
+        (inputs, outputs, batch, rank) in (1_usize..12, 1_usize..12, 1_usize..7, 1_usize..6),
+        (bias, lora_bias, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+    ) -> Problem {
+        let shape = Shape::Linear { inputs, outputs };
+        Problem { shape, batch, rank, mode: GroupMode::PerGroup, bias, lora_bias: bias && lora_bias, seed }
+    }
+}
+
+prop_compose! {
+    pub fn embedding_problem()(
+        (rows, dim, batch, rank, seed) in (1_usize..12, 1_usize..12, 1_usize..7, 1_usize..6, any::<u64>()),
+    ) -> Problem {
+        let shape = Shape::Embedding { rows, dim };
+        Problem { shape, batch, rank, mode: GroupMode::PerGroup, bias: false, lora_bias: false, seed }
+    }
+}
+
+impl Problem {
+    /// Computes the problem both ways and compares.
+    pub fn check(&self, route: Route) {
+        if !self.is_possible(route) {
+            return;
+        }
+        let values = Values::draw(self);
+        let expected = values.reference(self);
+        let found = values.network(self, route);
+        for (what, found, expected) in [
+            ("y", &found.y, &expected.y),
+            ("dx", &found.dx, &expected.dx),
+            ("dA", &found.da, &expected.da),
+            ("dB", &found.db, &expected.db),
+            ("dB.bias", &found.dbias, &expected.dbias),
+        ] {
+            assert_eq!(found.len(), expected.len(), "{what}: number of values; {self:?}");
+            let scale = expected.iter().fold(1.0_f64, |scale, value| scale.max(value.abs()));
+            for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let error = (found - expected).abs() / scale;
+                assert!(error < 1e-5, "{what}[{at}] is {found}, should be {expected}; {self:?}");
+            }
+        }
+    }
+
+    /// Geometries without an output are refused in one place and not computed; stock layers know zeros only, leave
+    /// dilation out of `Same`, and take no dense grouped form.
+    fn is_possible(&self, route: Route) -> bool {
+        let Shape::Conv { geometry, lengths } = &self.shape else { return true };
+        let stock = || {
+            let plain = |axis: &Axis| axis.padding != Padding::Same || axis.dilation == 1;
+            geometry.padding_mode() == PaddingMode::Zeros
+                && geometry.axes().iter().all(plain)
+                && (self.mode != GroupMode::Dense || geometry.groups() == 1)
+        };
+        geometry.output_lengths(lengths).is_ok() && (route == Route::DropIn || stock())
+    }
+
+    pub fn layer(&self) -> Layer {
+        match &self.shape {
+            Shape::Conv { geometry, .. } => {
+                let kind = if geometry.axes().len() == 1 { LayerKind::Conv1d } else { LayerKind::Conv2d };
+                Layer::new(kind, &geometry.weight_shape(), geometry.groups()).unwrap()
+            }
+            Shape::Linear { inputs, outputs } => Layer::new(LayerKind::Linear, &[*outputs, *inputs], 1).unwrap(),
+            Shape::Embedding { rows, dim } => Layer::new(LayerKind::Embedding, &[*rows, *dim], 1).unwrap(),
+        }
+    }
+
+    fn input_len(&self) -> usize {
+        self.batch
+            * match &self.shape {
+                Shape::Conv { geometry, lengths } => geometry.in_channels() * lengths.iter().product::<usize>(),
+                Shape::Linear { inputs, .. } => *inputs,
+                Shape::Embedding { .. } => 1,
+            }
+    }
+
+    fn output_len(&self) -> usize {
+        self.batch
+            * match &self.shape {
+                Shape::Conv { geometry, lengths } => {
+                    geometry.out_channels() * geometry.output_lengths(lengths).unwrap().iter().product::<usize>()
+                }
+                Shape::Linear { outputs, .. } => *outputs,
+                Shape::Embedding { dim, .. } => *dim,
+            }
+    }
+}
+
+/// The numbers of a problem.
+struct Values {
+    x: Vec<f32>,
+    ids: Vec<usize>,
+    w: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    factors: Factors,
+    dy: Vec<f32>,
+}
+
+impl Values {
+    fn draw(problem: &Problem) -> Self {
+        let mut random = Random::new(problem.seed, "problem", 0);
+        let mut draw = |n: usize| (0..n).map(|_| random.uniform(-1.0, 1.0)).collect::<Vec<f32>>();
+        let layer = problem.layer();
+        let (rank, mode, outputs) = (problem.rank, problem.mode, layer.out_features());
+        let count = |shape: Vec<usize>| shape.iter().product::<usize>();
+        let (a, b) = (draw(count(layer.a_shape(rank, mode))), draw(count(layer.b_shape(rank, mode))));
+        let lora_bias = problem.lora_bias.then(|| draw(outputs));
+        let scale = 0.5 + draw(1)[0].abs();
+        let w = draw(layer.weight_shape().iter().product());
+        let bias = problem.bias.then(|| draw(outputs));
+        let (x, dy) = (draw(problem.input_len()), draw(problem.output_len()));
+        let ids = (0..problem.batch).map(|_| random.below(layer.in_features())).collect();
+        Self { x, ids, w, bias, factors: Factors::new(layer, mode, rank, scale, a, b, lora_bias).unwrap(), dy }
+    }
+
+    /// Base and adapter side by side, in f64.
+    fn reference(&self, problem: &Problem) -> Result {
+        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+        let (x, w, dy) = (wide(&self.x), wide(&self.w), wide(&self.dy));
+        let bias = self.bias.as_deref().map(wide);
+        let adapter = Adapter::new(&self.factors);
+        let (base, base_dx, beside, gradients) = match &problem.shape {
+            Shape::Conv { geometry, lengths } => (
+                conv::forward(geometry, lengths, &x, &w, bias.as_deref()).unwrap(),
+                conv::backward(geometry, lengths, &x, &w, &dy).unwrap().dx,
+                adapter.conv_forward(geometry, lengths, &x).unwrap(),
+                adapter.conv_backward(geometry, lengths, &x, &dy).unwrap(),
+            ),
+            Shape::Linear { inputs, outputs } => (
+                linear::forward(*inputs, *outputs, &x, &w, bias.as_deref()),
+                linear::backward(*inputs, *outputs, &x, &w, &dy).dx,
+                adapter.linear_forward(&x),
+                adapter.linear_backward(&x, &dy),
+            ),
+            Shape::Embedding { dim, .. } => (
+                lowrank::kernels::reference::embedding::forward(*dim, &self.ids, &w),
+                Vec::new(),
+                adapter.embedding_forward(&self.ids),
+                adapter.embedding_backward(&self.ids, &dy),
+            ),
+        };
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect();
+        Result {
+            y: sum(&base, &beside),
+            dx: sum(&base_dx, &gradients.dx),
+            da: gradients.da,
+            db: gradients.db,
+            dbias: if problem.lora_bias { gradients.dbias } else { Vec::new() },
+        }
+    }
+
+    /// A Burn model of one layer, with an adapter attached.
+    fn network(&self, problem: &Problem, route: Route) -> Result {
+        let device = Device::flex().autodiff();
+        let net = Net::new(problem, route, &device);
+        let scale = f64::from(self.factors.scale());
+        #[expect(clippy::cast_precision_loss, reason = "a small rank")]
+        let lora_alpha = scale * problem.rank as f64;
+        let config = LoraConfig {
+            r: problem.rank,
+            lora_alpha,
+            target_modules: Some(Patterns::List(vec!["layer".into()])),
+            group_mode: problem.mode,
+            lora_bias: problem.lora_bias,
+            ..LoraConfig::default()
+        };
+        let mut adapters = Adapters::default();
+        let net = adapters.attach(net, "default", &config, 0).unwrap();
+        let tensors = adapters.trainable_tensors("default").unwrap();
+        let ids: Vec<_> = tensors.iter().map(|tensor| tensor.id).collect();
+        let mut own = net.base_values(&self.w, self.bias.as_deref());
+        own.insert(ids[0], self.factors.a().to_vec());
+        own.insert(ids[1], self.factors.b().to_vec());
+        own.extend(ids.get(2).map(|id| (*id, self.factors.bias().unwrap().to_vec())));
+        let net = values::write(net, own);
+
+        let (y, x) = self.forward(&net, problem, &device);
+        let dy = Tensor::<1>::from_data(TensorData::new(self.dy.clone(), [self.dy.len()]), &device);
+        let gradients = (y.clone() * dy).sum().backward();
+        let dx = x.map(|x| values::of(x.grad(&gradients).unwrap())).unwrap_or_default();
+        let by_id: HashMap<_, _> = net.gradients(&gradients, &ids);
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+        let of = |at: usize| ids.get(at).map(|id| wide(by_id[id].clone())).unwrap_or_default();
+        Result { y: wide(values::of(y)), dx: wide(dx), da: of(0), db: of(1), dbias: of(2) }
+    }
+
+    /// The output, flattened, and the input as the leaf its gradient belongs to.
+    fn forward(&self, net: &Net, problem: &Problem, device: &Device) -> (Tensor<1>, Option<Tensor<1>>) {
+        if let Shape::Embedding { .. } = problem.shape {
+            let ids: Vec<i64> = self.ids.iter().map(|id| i64::try_from(*id).unwrap()).collect();
+            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, problem.batch]), device);
+            return (net.look_up(ids), None);
+        }
+        let x = Tensor::<1>::from_data(TensorData::new(self.x.clone(), [self.x.len()]), device).require_grad();
+        (net.forward(x.clone(), problem), Some(x))
+    }
+}

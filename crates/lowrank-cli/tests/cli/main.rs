@@ -1,0 +1,10 @@
+//! The `lowrank` command as its users see it: whole outputs and exit codes.
+
+mod errors;
+mod help;
+mod inspect;
+mod merge;
+mod model;
+mod plan;
+mod runner;
+mod train;

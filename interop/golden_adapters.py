@@ -14,7 +14,10 @@ def check(tally: Tally, binary: Lowrank, folder: Path, scratch: Path):
     for path in sorted(folder.iterdir()):
         case = json.loads((path / "case.json").read_text())
         output = scratch / f"{case['name']}.safetensors"
-        if case["merged_by"]:
+        if json.loads((path / case["adapter"] / "adapter_config.json").read_text())["use_dora"]:
+            with tally.check(f"golden {case['name']}: DoRA is refused by name"):
+                assert_refused(binary, path, case, output, "use_dora")
+        elif case["merged_by"]:
             with tally.check(f"golden {case['name']}: merges as {case['merged_by']}"):
                 found = binary.merge(path / "base.safetensors", path / case["adapter"], output)
                 tensors = load_file(path / "io.safetensors")
@@ -23,10 +26,14 @@ def check(tally: Tally, binary: Lowrank, folder: Path, scratch: Path):
                 assert_same(found, expected, load_file(path / "base.safetensors"), rounded)
         else:
             with tally.check(f"golden {case['name']}: merge is refused"):
-                try:
-                    binary.merge(path / "base.safetensors", path / case["adapter"], output)
-                except Refused as error:
-                    assert "group" in str(error), f"refused for another reason: {error}"
-                    assert not output.exists(), "refused, and wrote a file all the same"
-                else:
-                    raise AssertionError("merged an update that does not fit the grouped weight")
+                assert_refused(binary, path, case, output, "group")
+
+
+def assert_refused(binary: Lowrank, path: Path, case: dict, output: Path, reason: str):
+    try:
+        binary.merge(path / "base.safetensors", path / case["adapter"], output)
+    except Refused as error:
+        assert reason in str(error), f"refused for another reason: {error}"
+        assert not output.exists(), "refused, and wrote a file all the same"
+    else:
+        raise AssertionError(f"merged what has to be refused for its {reason}")

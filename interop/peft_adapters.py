@@ -25,7 +25,6 @@ VARIANTS = {
     "lora_bias": {"target_modules": TARGETS, "lora_bias": True},
     "trained biases": {"target_modules": ["conv1", "conv2"], "bias": "all"},
     "head saved whole": {"target_modules": ["conv1", "conv2"], "modules_to_save": ["head"]},
-    "DoRA": {"target_modules": TARGETS, "use_dora": True},
 }
 
 

@@ -78,14 +78,13 @@ def draw(seed: int) -> tuple[Chain, peft.LoraConfig, bool]:
         init_lora_weights=False,
     )
     if not grouped:
-        config.use_dora = not config.lora_bias and rng.random() < 0.2
         config.bias = rng.choice(["none", "none", "all", "lora_only"])
     return model, config, grouped
 
 
 def describe(model: Chain, config: peft.LoraConfig) -> str:
     kinds = "+".join(type(model.get_submodule(path)).__name__ for path in model.paths)
-    switches = [name for name in ("use_rslora", "use_dora", "lora_bias") if getattr(config, name)]
+    switches = [name for name in ("use_rslora", "lora_bias") if getattr(config, name)]
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return " ".join([kinds, dtype, f"r={config.r}", *switches])
 

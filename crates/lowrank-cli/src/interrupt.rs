@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: the first lets a run finish its step and save, the second ends the process.
 
+use std::io::{self, IsTerminal as _};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +20,9 @@ pub fn install(output: Output) -> Result<()> {
             process::exit(130);
         }
         if !output.quiet {
-            output::talk(&"\ninterrupted: finishing the step and saving; once more leaves at once");
+            // A terminal has written ^C where the next line would begin.
+            let begin = if io::stderr().is_terminal() { "\n" } else { "" };
+            output::talk(&format_args!("{begin}interrupted: finishing the step and saving; once more leaves at once"));
         }
     })
     .map_err(|error| Error::new(Subject::Config, format!("cannot handle Ctrl-C: {error}")))

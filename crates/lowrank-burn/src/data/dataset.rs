@@ -197,6 +197,7 @@ impl Dataset {
     }
 
     /// The label of every window, as indices into [`Dataset::labels`].
+    #[must_use]
     pub fn window_labels(&self) -> impl ExactSizeIterator<Item = usize> {
         self.windows.iter().map(|window| self.parts[window.part].label)
     }

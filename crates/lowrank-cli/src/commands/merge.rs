@@ -110,10 +110,8 @@ impl Display for Report {
             writeln!(f, "left out: {name}")?;
         }
         let (merged, replaced) = (self.merged.len(), self.replaced.len());
-        write!(f, "{GOOD}merged:{GOOD:#} {merged} tensors with a delta")?;
-        if replaced > 0 {
-            write!(f, ", {replaced} replaced")?;
-        }
-        writeln!(f, ", {} as they were: {}", self.unchanged, self.output)
+        let unchanged = self.unchanged;
+        let output = &self.output;
+        writeln!(f, "{GOOD}merged:{GOOD:#} {output} ({merged} tensors changed, {replaced} replaced, {unchanged} kept)")
     }
 }

@@ -38,7 +38,8 @@ pub fn run(args: PlanArgs, output: Output) -> Result<Exit, Failure> {
         base: model.base,
         output: plan.output.display().to_string(),
         writes: writes(plan.lora.is_some()),
-        adapter_bytes: plan.lora.is_some().then(|| modules.iter().map(|module| module.adapter_bytes).sum()),
+        adapter: plan.lora.is_some(),
+        bytes: modules.iter().map(|module| module.bytes).sum(),
         optimizer_bytes: optimizer_bytes(&plan.train, trainable),
         trainable_parameters: trainable,
         all_parameters: all,
@@ -136,7 +137,7 @@ impl Adapted {
             group_mode: target.filter(|target| target.layer.groups() > 1).map(|target| target.mode.to_string()),
             adapter_parameters: factors.0,
             saved_parameters: if self.full { parameters } else { saved },
-            adapter_bytes: 4 * (factors.1 + saved),
+            bytes: 4 * (factors.1 + if self.full { parameters } else { saved }),
         })
     }
 }

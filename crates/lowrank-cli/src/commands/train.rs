@@ -22,8 +22,9 @@ use crate::run_file::{Model, RunPlan, Settings};
 /// Trains.
 pub fn run(args: TrainArgs, output: Output) -> Result<Exit, Failure> {
     let plan = RunPlan::new(&Settings::read(Some(&args.file), args.settings.0)?)?;
-    let next = Next::of(&plan);
+    let mut next = Next::of(&plan);
     let run = prepare(plan, args.resume)?;
+    next.reading = reading_flags(&run);
     interrupt::install(output)?;
     output.say(format_args!("{} with {}", next.what(), run.manifest.path().display()));
     let mut progress = Progress::new(output);
@@ -69,12 +70,28 @@ fn command_line() -> String {
     ["lowrank".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
 }
 
+/// The flags that read other recordings as this run reads its own.
+fn reading_flags(run: &Run) -> String {
+    let rate = match &run.start {
+        Start::Base(base) => base.config.signal.rate,
+        Start::New { signal, .. } => signal.rate,
+    };
+    let reading = run.manifest.reading;
+    let other_rate = reading.series_rate.filter(|series| *series != rate);
+    let mut flags = other_rate.map(|series| format!(" --sample-rate {series}")).unwrap_or_default();
+    for (flag, set) in [(" --mix-to-mono", reading.mix_to_mono), (" --skip-short", reading.skip_short)] {
+        flags += if set { flag } else { "" };
+    }
+    flags
+}
+
 /// How to use what comes out.
 #[derive(Debug)]
 struct Next {
     base: Option<String>,
     manifest: String,
     adapter: bool,
+    reading: String,
 }
 
 impl Next {
@@ -84,7 +101,7 @@ impl Next {
             Model::Base(dir) => Some(shown(dir)),
             Model::New { .. } => None,
         };
-        Self { base, manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(), adapter: plan.lora.is_some() }
+        Self { base, manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(), adapter: plan.lora.is_some(), reading: String::new() }
     }
 
     fn what(&self) -> String {
@@ -123,13 +140,12 @@ impl Display for Report {
             0 => writeln!(f)?,
             skipped => writeln!(f, ", {skipped} of them skipped")?,
         }
-        let manifest = &self.next.manifest;
-        match (&self.next.base, self.next.adapter) {
-            (Some(base), true) => {
-                writeln!(f, "next:    lowrank eval --model {base} --adapter {output} --manifest {manifest}")
-            }
-            _ => writeln!(f, "next:    lowrank eval --model {output} --manifest {manifest}"),
-        }
+        let Next { base, manifest, adapter, reading } = &self.next;
+        let model = match base.as_ref().filter(|_| *adapter) {
+            Some(base) => format!("--model {base} --adapter {output}"),
+            None => format!("--model {output}"),
+        };
+        writeln!(f, "next:    lowrank eval {model} --manifest {manifest}{reading}")
     }
 }
 

@@ -1,6 +1,8 @@
 //! A run as it goes: a bar with the loss on a terminal, a line an evaluation elsewhere.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use lowrank_burn::attach::TrainableParameters;
 use lowrank_burn::train::metrics::Evaluation;
 use lowrank_burn::train::{Event, Observer};
@@ -8,7 +10,7 @@ use lowrank_burn::train::{Event, Observer};
 use super::{ODD, Output, units};
 use crate::interrupt;
 
-const TEMPLATE: &str = "{bar:24} {pos}/{len}  {per_sec}  ETA {eta}  {msg}";
+const TEMPLATE: &str = "{bar:24} {pos}/{len}  {rate}  ETA {eta}  {msg}";
 
 /// Characters of the curve.
 const WIDTH: usize = 24;
@@ -26,7 +28,11 @@ impl Progress {
     pub fn new(output: Output) -> Self {
         let target = if output.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+        let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // A bar that cannot be drawn is no reason to end a run.
+            let _ = write!(text, "{:.1}/s", state.per_sec());
+        };
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style.with_key("rate", rate));
         Self { output, bar, losses: Vec::new(), total: 0 }
     }
 
@@ -36,7 +42,12 @@ impl Progress {
     }
 
     fn say(&self, line: &str) {
-        self.bar.suspend(|| self.output.say(line));
+        if self.losses.is_empty() {
+            // There is no bar yet, and taking one away would draw it.
+            self.output.say(line);
+        } else {
+            self.bar.suspend(|| self.output.say(line));
+        }
     }
 
     fn step(&mut self, step: u64, total: u64, loss: f64, learning_rate: f64) {
@@ -52,8 +63,10 @@ impl Progress {
         let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
         let (accuracy, f1) = (figure(evaluation.accuracy), figure(evaluation.macro_f1));
         let scores = format!("{name}: accuracy {accuracy}, macro F1 {f1}, loss {}", figure(evaluation.loss));
-        let training = self.losses.last().filter(|_| name == "valid").map(|loss| format!("loss {loss:.4}, "));
-        self.say(&format!("step {step}/{}: {}{scores}", self.total, training.unwrap_or_default()));
+        match self.losses.last().filter(|_| name == "valid") {
+            Some(loss) => self.say(&format!("step {step}/{}: loss {loss:.4}, {scores}", self.total)),
+            None => self.say(&scores),
+        }
     }
 }
 

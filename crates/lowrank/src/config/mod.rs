@@ -14,6 +14,8 @@ mod python_json;
 mod read;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod typos;
 mod unsupported;
 mod validate;
 mod value;
@@ -55,6 +57,7 @@ pub const PEFT_VERSION: &str = "0.21.2";
 /// # Ok::<(), lowrank::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the keys are PEFT's")]
 pub struct LoraConfig {
     /// PEFT's task: `SEQ_CLS`, `SEQ_2_SEQ_LM`, `CAUSAL_LM`, `TOKEN_CLS`, `QUESTION_ANS` or `FEATURE_EXTRACTION`.
     /// Classification tasks save the model's head as well, see [`crate::target::resolve`].

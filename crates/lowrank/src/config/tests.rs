@@ -1,10 +1,10 @@
 //! Configurations read, refused and written back.
 
+use proptest::prelude::{prop, prop_assert_eq, proptest};
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::Error;
-use crate::suggest::nearest;
 
 /// Files that PEFT 0.21.2 saved with an adapter.
 const SAVED: [&str; 4] = [
@@ -337,76 +337,31 @@ fn many_regular_expressions_are_refused_and_many_names_are_not() {
     assert_eq!(errors.len(), MAX_REGEXES + 2, "no more are tried than allowed");
 }
 
-#[test]
-fn planted_typos_find_the_right_key() {
-    const TYPOS: [(&str, &str); 60] = [
-        ("lora_aplha", "lora_alpha"),
-        ("lora_alfa", "lora_alpha"),
-        ("loraalpha", "lora_alpha"),
-        ("lora-alpha", "lora_alpha"),
-        ("LORA_ALPHA", "lora_alpha"),
-        ("lora_alphas", "lora_alpha"),
-        ("lora_drop_out", "lora_dropout"),
-        ("lora_droput", "lora_dropout"),
-        ("lora_dropouts", "lora_dropout"),
-        ("loradropout", "lora_dropout"),
-        ("lora_bais", "lora_bias"),
-        ("lorabias", "lora_bias"),
-        ("target_module", "target_modules"),
-        ("targets_modules", "target_modules"),
-        ("target_moduls", "target_modules"),
-        ("targetmodules", "target_modules"),
-        ("traget_modules", "target_modules"),
-        ("target-modules", "target_modules"),
-        ("target_modlues", "target_modules"),
-        ("exclude_module", "exclude_modules"),
-        ("excluded_modules", "exclude_modules"),
-        ("exlude_modules", "exclude_modules"),
-        ("module_to_save", "modules_to_save"),
-        ("modules_to_saved", "modules_to_save"),
-        ("modules_save", "modules_to_save"),
-        ("modulestosave", "modules_to_save"),
-        ("fan_in_fanout", "fan_in_fan_out"),
-        ("fan_in_fan_ou", "fan_in_fan_out"),
-        ("fanin_fanout", "fan_in_fan_out"),
-        ("biass", "bias"),
-        ("bais", "bias"),
-        ("init_lora_weight", "init_lora_weights"),
-        ("init_lora_wieghts", "init_lora_weights"),
-        ("initlora_weights", "init_lora_weights"),
-        ("init_weights_lora", "init_lora_weights"),
-        ("layer_to_transform", "layers_to_transform"),
-        ("layers_to_transfrom", "layers_to_transform"),
-        ("layers_transform", "layers_to_transform"),
-        ("layer_pattern", "layers_pattern"),
-        ("layers_patern", "layers_pattern"),
-        ("rank_patern", "rank_pattern"),
-        ("rank_patterns", "rank_pattern"),
-        ("ranks_pattern", "rank_pattern"),
-        ("alpha_patern", "alpha_pattern"),
-        ("aplha_pattern", "alpha_pattern"),
-        ("alpha_patterns", "alpha_pattern"),
-        ("use_rs_lora", "use_rslora"),
-        ("use_rslroa", "use_rslora"),
-        ("userslora", "use_rslora"),
-        ("use_dorra", "use_dora"),
-        ("task_typ", "task_type"),
-        ("tasktype", "task_type"),
-        ("inference_mod", "inference_mode"),
-        ("infrence_mode", "inference_mode"),
-        ("base_model_name_or_pth", "base_model_name_or_path"),
-        ("base_model_name_path", "base_model_name_or_path"),
-        ("base_model_name", "base_model_name_or_path"),
-        ("revison", "revision"),
-        ("group_mod", "group_mode"),
-        ("groupmode", "group_mode"),
-    ];
-    let suggested = TYPOS.iter().filter(|(typo, right)| {
-        let errors = run_errors(json!({ *typo: 1 }));
-        errors[0].ends_with(&format!("nearest is `{right}`"))
-    });
-    let missed: Vec<_> = TYPOS.iter().filter(|(typo, right)| nearest(typo, [*right]).is_none()).collect();
-    assert!(suggested.count() >= 55, "{missed:?}");
+proptest! {
+    #[test]
+    fn numbers_survive_being_written_and_read(digits in -999_999_999_999_999..999_999_999_999_999_i64, point in 0..22) {
+        let alpha: f64 = format!("{digits}e-{point}").parse().unwrap();
+        let config = LoraConfig { lora_alpha: alpha, ..LoraConfig::default() };
+        let (again, _) = LoraConfig::from_json(&config.to_json(), "f").unwrap();
+        prop_assert_eq!(again.lora_alpha.to_bits(), alpha.to_bits());
+    }
+
+    #[test]
+    fn no_text_panics(text in "\\PC{0,80}|[{}\\[\\]\":,0-9a-e\\\\ ]{0,80}") {
+        let _ = LoraConfig::from_json(&text, "f");
+    }
+
+    #[test]
+    fn no_value_panics_and_what_is_accepted_is_written_stably(
+        key in prop::sample::select(LoraConfig::keys()),
+        value in prop::sample::select(vec!["null", "true", "0", "-1", "1.5", "1e300", "\"a\"", "\"(\"", "[]", "[1]", "[\"a\"]", "{}", "{\"a\": 1}"]),
+    ) {
+        let text = format!("{{\"peft_type\": \"LORA\", \"{key}\": {value}}}").replacen("\"peft_type\": \"LORA\", \"peft_type\"", "\"peft_type\"", 1);
+        if let Ok((config, _)) = LoraConfig::from_json(&text, "f") {
+            let written = config.to_json();
+            prop_assert_eq!(LoraConfig::from_json(&written, "f").unwrap().0.to_json(), written);
+        }
+    }
 }
 
 #[test]

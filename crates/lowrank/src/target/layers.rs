@@ -1,6 +1,6 @@
 //! `layers_to_transform` and `layers_pattern`.
 
-use super::pattern::{Pattern, Role};
+use super::pattern::{InLayer, Pattern, Role};
 use crate::Result;
 use crate::config::{LayerIndices, LoraConfig, layer_patterns};
 
@@ -9,15 +9,6 @@ use crate::config::{LayerIndices, LoraConfig, layer_patterns};
 pub(super) struct Layers<'a> {
     pub(super) wanted: &'a [usize],
     patterns: Vec<Pattern>,
-}
-
-/// The layer that a path is in.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct InLayer {
-    /// The place of the pattern that matched, in `layers_pattern`.
-    pub(super) pattern: usize,
-    /// The layer's number, when the pattern took one.
-    pub(super) index: Option<usize>,
 }
 
 impl<'a> Layers<'a> {
@@ -34,11 +25,12 @@ impl<'a> Layers<'a> {
         Ok(Some(Self { wanted, patterns }))
     }
 
-    /// The layer that the first pattern which matches `path` finds.
-    pub(super) fn of(&self, path: &str) -> Result<Option<InLayer>> {
+    /// The layer that `path` is in by the first pattern that matches, and that pattern's place in `layers_pattern`.
+    pub(super) fn of(&self, path: &str) -> Result<Option<(usize, InLayer)>> {
         for (place, pattern) in self.patterns.iter().enumerate() {
-            if let Some(index) = pattern.layer_index(path)? {
-                return Ok(Some(InLayer { pattern: place, index }));
+            let layer = pattern.layer(path)?;
+            if layer != InLayer::None {
+                return Ok(Some((place, layer)));
             }
         }
         Ok(None)

@@ -1,9 +1,9 @@
 //! The decision on one module: PEFT's `check_target_module_exists`.
 
 use super::ModuleInfo;
-use super::layers::{InLayer, Layers};
+use super::layers::Layers;
 use super::names::{Hits, Names};
-use super::pattern::{Pattern, Role};
+use super::pattern::{InLayer, Pattern, Role};
 use super::saved;
 use crate::adapter::LayerKind;
 use crate::config::{LoraConfig, Patterns};
@@ -12,19 +12,22 @@ use crate::{Error, Result, Subject};
 /// A word of `target_modules` for modules of certain kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
-    AllLinear,
-    AllConv,
-    AllLayers,
+    /// `all-linear`
+    Linear,
+    /// `all-conv`
+    Conv,
+    /// `all-layers`
+    Layers,
 }
 
 impl Word {
-    pub(super) const ALL: [Self; 3] = [Self::AllLinear, Self::AllConv, Self::AllLayers];
+    pub(super) const ALL: [Self; 3] = [Self::Linear, Self::Conv, Self::Layers];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::AllLinear => "all-linear",
-            Self::AllConv => "all-conv",
-            Self::AllLayers => "all-layers",
+            Self::Linear => "all-linear",
+            Self::Conv => "all-conv",
+            Self::Layers => "all-layers",
         }
     }
 
@@ -36,9 +39,9 @@ impl Word {
 
     fn includes(self, kind: LayerKind) -> bool {
         match self {
-            Self::AllLinear => matches!(kind, LayerKind::Linear | LayerKind::Conv1D),
-            Self::AllConv => kind.kernel_axes() > 0,
-            Self::AllLayers => true,
+            Self::Linear => matches!(kind, LayerKind::Linear | LayerKind::Conv1D),
+            Self::Conv => kind.kernel_axes() > 0,
+            Self::Layers => true,
         }
     }
 }
@@ -80,8 +83,8 @@ pub(super) struct Decision {
     pub(super) named_by: Hits,
     /// The entries of `exclude_modules` that name it.
     pub(super) excluded_by: Hits,
-    /// Its layer, when the layer was asked for.
-    pub(super) layer: Option<InLayer>,
+    /// Its layer, when the layer was asked for, and the place of the pattern that found it in `layers_pattern`.
+    pub(super) layer: Option<(usize, InLayer)>,
 }
 
 impl<'a> Rules<'a> {
@@ -123,8 +126,8 @@ impl<'a> Rules<'a> {
             match &self.layers {
                 Some(layers) if decision.named_by.exact.is_none() => {
                     decision.layer = layers.of(path)?;
-                    let index = decision.layer.and_then(|layer| layer.index);
-                    let wanted = index.is_some_and(|index| layers.wanted.contains(&index));
+                    let wanted =
+                        matches!(decision.layer, Some((_, InLayer::Number(index))) if layers.wanted.contains(&index));
                     if wanted { Verdict::Targeted } else { Verdict::OtherLayer }
                 }
                 _ => Verdict::Targeted,

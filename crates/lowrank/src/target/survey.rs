@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::hint::{listed, nearest};
 use super::names::ends;
+use super::pattern::InLayer;
 use super::rules::{Decision, Rules, Verdict, Word};
 use super::{Findings, ModuleInfo, adaptable};
 use crate::adapter::Layer;
@@ -65,9 +66,11 @@ impl<'a> Survey<'a> {
             tally.targeted += usize::from(decision.verdict == Verdict::Targeted);
             tally.in_other_layers += usize::from(decision.verdict == Verdict::OtherLayer);
         }
-        if let Some(layer) = decision.layer {
-            self.layer_patterns.insert(layer.pattern);
-            self.layers.extend(layer.index);
+        if let Some((pattern, layer)) = decision.layer {
+            self.layer_patterns.insert(pattern);
+            if let InLayer::Number(index) = layer {
+                self.layers.insert(index);
+            }
         }
         match (decision.verdict, decision.named_by.first()) {
             (Verdict::Targeted, Some(entry)) => match &module.layer {

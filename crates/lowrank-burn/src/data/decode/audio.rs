@@ -6,8 +6,9 @@ use lowrank::{Error, Result, Subject};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatReader, Track, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions, ReadOnlySource};
+use symphonia::core::meta::MetadataOptions;
 use symphonia::default::{get_codecs, get_probe};
 
 use super::{MAX_VALUES, Signal, too_long};
@@ -17,15 +18,17 @@ use super::{MAX_VALUES, Signal, too_long};
 /// Encoder padding is trimmed where the file says how much there is. A checksum (FLAC) is verified, and a file that
 /// ends before the length it states is refused.
 pub(super) fn decode(bytes: Vec<u8>, extension: &str) -> Result<Signal> {
+    check_wav_channels(&bytes)?;
     let cursor = Cursor::new(bytes);
     // An MP3 without a length tag would be cut at a length guessed from its first frame's bit rate; a source that
     // cannot seek is not guessed about.
     let mp3 = extension == "mp3";
     let source: Box<dyn MediaSource> = if mp3 { Box::new(ReadOnlySource::new(cursor)) } else { Box::new(cursor) };
-    let stream = MediaSourceStream::new(source, Default::default());
+    let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
     let mut hint = Hint::new();
     hint.with_extension(extension);
-    let mut format = get_probe().probe(&hint, stream, Default::default(), Default::default()).map_err(failed)?;
+    let (format_options, metadata_options) = (FormatOptions::default(), MetadataOptions::default());
+    let mut format = get_probe().probe(&hint, stream, format_options, metadata_options).map_err(failed)?;
 
     let track = only_track(format.as_ref())?;
     let (id, stated) = (track.id, track.num_frames);
@@ -47,6 +50,27 @@ pub(super) fn decode(bytes: Vec<u8>, extension: &str) -> Result<Signal> {
         return Err(cut_short().found(format!("{samples} samples")).expected(stated));
     }
     Signal::new(channels, f64::from(rate))
+}
+
+/// A WAV file's channel count is multiplied by the sample size before anything checks it; more than these overflow.
+fn check_wav_channels(bytes: &[u8]) -> Result<()> {
+    const MAX_CHANNELS: u16 = 1024;
+    let Some((b"RIFF", mut chunks)) = bytes.get(..4).zip(bytes.get(12..)) else {
+        return Ok(());
+    };
+    while let Some(([id @ .., l0, l1, l2, l3], body)) = chunks.split_first_chunk::<8>() {
+        if let (b"fmt ", [_, _, low, high, ..]) = (id, body) {
+            let channels = u16::from_le_bytes([*low, *high]);
+            if channels > MAX_CHANNELS {
+                let error = Error::new(Subject::Data, "too many channels").found(channels);
+                return Err(error.expected(format!("at most {MAX_CHANNELS}")));
+            }
+        }
+        // Chunks are padded to an even length.
+        let length = u64::from(u32::from_le_bytes([*l0, *l1, *l2, *l3])).next_multiple_of(2);
+        chunks = usize::try_from(length).ok().and_then(|length| body.get(length..)).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn only_track(format: &dyn FormatReader) -> Result<&Track> {
@@ -198,6 +222,9 @@ mod tests {
         for (bytes, extension) in [(b"".as_slice(), "wav"), (b"hello, world", "wav"), (&[0xff; 500], "mp3")] {
             assert!(decode(bytes.to_vec(), extension).is_err());
         }
+        let mut many = wav(1, 1, 16, &[0; 8]);
+        many[22..24].copy_from_slice(&[0xff, 0xff]);
+        assert_eq!(message(&many, "wav"), "too many channels: found 65535, expected at most 1024");
         let silent = wav(1, 1, 16, &[]);
         assert_eq!(message(&silent, "wav"), "the recording is empty");
         let nan: Vec<u8> = [0.5, f32::NAN].into_iter().flat_map(f32::to_le_bytes).collect();

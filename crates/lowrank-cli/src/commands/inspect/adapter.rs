@@ -122,7 +122,7 @@ impl Module {
     fn state(&self) -> String {
         match (self.non_finite, self.dead) {
             (0, false) => "ok".into(),
-            (0, true) => "does nothing".into(),
+            (0, true) => "no effect".into(),
             (count, _) => format!("{count} NaN or infinite"),
         }
     }
@@ -170,17 +170,17 @@ impl Display for Report {
             writeln!(f, "{}", self.saved_table())?;
         }
         let (parameters, bytes) = (units::thousands(self.parameters), units::bytes(self.bytes as u64));
-        writeln!(f, "{} modules, {parameters} parameters, {bytes}", self.modules.len())?;
+        writeln!(f, "{}, {parameters} parameters, {bytes}", units::count(self.modules.len() as u64, "module"))?;
         if let Some(base) = &self.base_model {
             writeln!(f, "base model: {base}")?;
         }
+        let broken = format!("{} NaN or infinite", units::count(self.non_finite as u64, "value"));
+        let dead = format!("{} without effect", units::count(self.dead as u64, "module"));
         match (self.non_finite, self.dead) {
-            (0, 0) => writeln!(f, "{GOOD}sound:{GOOD:#} every value is finite, and every module changes something"),
-            (0, dead) => writeln!(f, "{BAD}dead:{BAD:#} {dead} of the modules change nothing"),
-            (count, 0) => writeln!(f, "{BAD}broken:{BAD:#} {count} values are NaN or infinite"),
-            (count, dead) => {
-                writeln!(f, "{BAD}broken:{BAD:#} {count} values are NaN or infinite, and {dead} modules change nothing")
-            }
+            (0, 0) => writeln!(f, "{GOOD}sound:{GOOD:#} every value is finite, and every module has an effect"),
+            (0, _) => writeln!(f, "{BAD}broken:{BAD:#} {dead}"),
+            (_, 0) => writeln!(f, "{BAD}broken:{BAD:#} {broken}"),
+            _ => writeln!(f, "{BAD}broken:{BAD:#} {broken}, {dead}"),
         }
     }
 }

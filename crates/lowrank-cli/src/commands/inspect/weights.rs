@@ -83,7 +83,8 @@ impl Display for Report {
         writeln!(f, "{table}")?;
         for file in &self.files {
             let metadata = file.metadata.iter().map(|(key, value)| format!("  {key}={}", shortened(value)));
-            writeln!(f, "{}: {} tensors{}", file.path, file.tensors, metadata.collect::<String>())?;
+            let tensors = units::count(file.tensors as u64, "tensor");
+            writeln!(f, "{}: {tensors}{}", file.path, metadata.collect::<String>())?;
         }
         writeln!(f, "{} parameters, {}", units::thousands(self.parameters), units::bytes(self.bytes))
     }

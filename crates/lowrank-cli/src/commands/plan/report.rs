@@ -21,8 +21,10 @@ pub struct Report {
     pub trainable_parameters: usize,
     /// All, the adapter's included.
     pub all_parameters: usize,
-    /// Bytes of the adapter's weights; none when all weights train.
-    pub adapter_bytes: Option<usize>,
+    /// Whether an adapter is trained, or all weights.
+    pub adapter: bool,
+    /// Bytes of the weights that are written.
+    pub bytes: usize,
     /// Bytes of the optimiser's state.
     pub optimizer_bytes: usize,
     /// The recordings; none without a manifest.
@@ -62,8 +64,8 @@ pub struct Module {
     pub adapter_parameters: usize,
     /// Parameters of the base that train in full.
     pub saved_parameters: usize,
-    /// Bytes in the adapter's file.
-    pub adapter_bytes: usize,
+    /// Bytes in the file that is written.
+    pub bytes: usize,
 }
 
 /// The recordings of a run.
@@ -113,9 +115,7 @@ impl Display for Report {
         writeln!(f, "{counts}")?;
         let line = |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{STRONG}{name:<10}{STRONG:#}{text}");
         line(f, "base", self.base.clone().unwrap_or_else(|| "a new one".into()))?;
-        if let Some(bytes) = self.adapter_bytes {
-            line(f, "adapter", units::bytes(bytes as u64))?;
-        }
+        line(f, if self.adapter { "adapter" } else { "weights" }, units::bytes(self.bytes as u64))?;
         line(f, "optimiser", units::bytes(self.optimizer_bytes as u64))?;
         if let Some(data) = &self.data {
             let windows = data.windows.iter().map(|(split, count)| format!("{count} {split}")).collect::<Vec<_>>();
@@ -165,7 +165,7 @@ impl Report {
                 or_dash(module.alpha.map(|alpha| alpha.to_string())),
                 or_dash(module.scale.map(|scale| scale.to_string())),
                 units::thousands(trains),
-                units::bytes(module.adapter_bytes as u64),
+                units::bytes(module.bytes as u64),
             ]);
         }
         table

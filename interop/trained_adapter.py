@@ -62,9 +62,10 @@ def check_logits(binary: Lowrank, watch: Path, adapter: Path, model: torch.nn.Mo
 
 
 def check(tally: Tally, binary: Lowrank, watch: Path, scratch: Path):
-    adapter = scratch / "trained"
+    run = scratch / "trained"
+    adapter = run / "adapter"
     with tally.check("lowrank trains the adapter of examples/watch"):
-        binary.train(watch / "adapt.toml", adapter)
+        binary.train(watch / "adapt.toml", run)
     with tally.check("PEFT reads its configuration and misses no key"):
         check_config(adapter)
     with tally.check("PEFT loads its weights with none missing and none unexpected"):

@@ -28,6 +28,8 @@ pub struct ModuleSite {
     pub params: Vec<ParamSite>,
     /// The groups of a convolution, when its `Debug` form shows them.
     pub groups: Option<usize>,
+    /// The stride of a 1-D convolution, when its `Debug` form shows it.
+    pub stride: Option<usize>,
     /// Whether it is one of the drop-in layers of [`crate::nn`].
     pub fused: bool,
 }
@@ -178,7 +180,7 @@ impl Surveyor<'_> {
             self.place(depth - 1);
         }
         let class = self.stack[depth].1.trim_start_matches("Struct:").to_owned();
-        self.survey.modules.push(ModuleSite { path: path.clone(), class, params: vec![], groups: None, fused: false });
+        self.survey.modules.push(ModuleSite { path: path.clone(), class, params: vec![], groups: None, stride: None, fused: false });
         self.places.insert(path, self.survey.modules.len() - 1);
         self.survey.modules.len() - 1
     }
@@ -188,10 +190,11 @@ impl ModuleVisitor for Surveyor<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(depth) = self.stack.len().checked_sub(1).filter(|_| !self.inside_adapter) else { return };
         let place = self.place(depth);
-        let (groups, fused) = self.facts.of(param.id);
+        let fields = self.facts.of(param.id);
         let site = &mut self.survey.modules[place];
-        site.groups = site.groups.or(groups);
-        site.fused |= fused;
+        site.groups = site.groups.or(number(fields, "groups"));
+        site.stride = site.stride.or(number(fields, "stride"));
+        site.fused |= fields.contains("fused: Fused");
         let field = &self.stack[depth].0;
         let transposed = site.class == "Linear" && field == "weight";
         let shape = param.lazy_shape().to_vec();
@@ -230,7 +233,7 @@ fn torch_name(field: &str) -> &str {
 
 /// What the `Debug` form of a model shows of the layer that a parameter belongs to.
 ///
-/// Burn's visitor passes tensors only; the groups of a convolution are a plain field. The derived `Debug` prints them,
+/// Burn's visitor passes tensors only; groups and stride of a convolution are plain fields. The derived `Debug` prints them,
 /// and prints every parameter with its identity, so the field is found in the same braces.
 #[derive(Default)]
 struct Facts<'a> {
@@ -248,15 +251,17 @@ impl<'a> Facts<'a> {
         Self { layers: layers.collect() }
     }
 
-    /// Groups, and whether the layer is a drop-in.
-    fn of(&self, id: ParamId) -> (Option<usize>, bool) {
+    /// The fields of the layer that holds a parameter, as text.
+    fn of(&self, id: ParamId) -> &'a str {
         let id = id.to_string();
-        let fields = self.layers.get(id.as_str()).copied().unwrap_or_default();
-        let groups = fields.split("groups: ").nth(1).and_then(|rest| {
-            rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok())
-        });
-        (groups, fields.contains("fused: Fused"))
+        self.layers.get(id.as_str()).copied().unwrap_or_default()
     }
+}
+
+/// The number in `name: number`.
+fn number(fields: &str, name: &str) -> Option<usize> {
+    let after = fields.split(&format!("{name}: ")).nth(1)?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The text up to the brace that closes the struct in which `rest` begins.

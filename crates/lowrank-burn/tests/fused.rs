@@ -1,5 +1,4 @@
 //! Random layers with adapters, drop-in and stock, forward and backward, against the f64 reference.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 mod problem;
 
@@ -13,7 +12,7 @@ fn cases(cases: u32) -> Config {
 }
 
 proptest! {
-    #![proptest_config(cases(5000))]
+    #![proptest_config(cases(20_000))]
 
     #[test]
     fn a_drop_in_conv1d_agrees_with_the_reference(problem in conv_problem(1)) {
@@ -22,7 +21,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(1500))]
+    #![proptest_config(cases(5000))]
 
     #[test]
     fn a_stock_conv1d_agrees_with_the_reference(problem in conv_problem(1)) {
@@ -46,7 +45,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(500))]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn a_stock_conv2d_agrees_with_the_reference(problem in conv_problem(2)) {

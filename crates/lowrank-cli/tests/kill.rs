@@ -1,7 +1,6 @@
 //! A run that is killed at any moment can be resumed, and ends with the bits of a run that was not.
 //!
 //! `LOWRANK_KILLS=200 cargo test --release -p lowrank-cli --test kill` is the long form.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ fn finish(file: &Path, output: &Path, threads: &str) -> Vec<Vec<u8>> {
     assert!(done.status.success(), "resuming works: {}", String::from_utf8_lossy(&done.stderr));
     let names = ["adapter_model.safetensors", "adapter_config.json", "README.md"];
     assert!(!output.join("checkpoints").exists(), "what was only needed on the way is gone");
-    let mut files = names.map(|name| fs::read(output.join(name)).unwrap()).to_vec();
+    let mut files = names.map(|name| fs::read(output.join("adapter").join(name)).unwrap()).to_vec();
     files.push(without_times(&fs::read_to_string(output.join("metrics.jsonl")).unwrap()).into_bytes());
     files
 }

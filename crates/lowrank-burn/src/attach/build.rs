@@ -112,7 +112,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Stock layers see a changed weight and nothing else, which rules out two things.
+    /// Stock layers see a changed weight and nothing else, which rules out some things.
     fn check_route(&self, site: &ModuleSite, factors: &Factors) -> Result<()> {
         if site.fused {
             return Ok(());
@@ -121,6 +121,11 @@ impl Builder<'_> {
         let swap = format!("use `lowrank_burn::nn::{class}` in the model instead of Burn's {class}: same fields, same weights");
         if self.config.lora_dropout > 0.0 && !matches!(class.as_str(), "Embedding") {
             return Err(Error::new(Subject::Adapter, "`lora_dropout` cannot reach the input of a stock Burn layer")
+                .with_hint(swap));
+        }
+        let wrong_in_burn = class == "Conv1d" && site.groups > Some(1) && site.stride > Some(1);
+        if wrong_in_burn && matches!(self.source, Source::Seed(_)) {
+            return Err(Error::new(Subject::Adapter, "Burn 0.22.1 computes wrong gradients for a grouped Conv1d with a stride")
                 .with_hint(swap));
         }
         if factors.mode() == GroupMode::Dense && factors.layer().groups() > 1 {

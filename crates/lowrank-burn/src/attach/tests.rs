@@ -1,8 +1,9 @@
 use burn::module::Module;
 use burn::nn::conv as stock;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use lowrank::adapter::GroupMode;
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig, Patterns};
+use lowrank::random::Random;
 
 use super::*;
 use crate::nn::{Conv1d, Conv1dConfig, Linear, LinearConfig};
@@ -15,13 +16,16 @@ struct Net {
 }
 
 impl Net {
+    /// Always the same: Burn's own generator is shared by all tests.
     fn new(device: &Device) -> Self {
-        device.seed(7);
-        Self {
+        let net = Self {
             conv1: Conv1d::new(&Conv1dConfig::new(4, 8, 3).with_dilation(2), device),
             conv2: Conv1d::new(&Conv1dConfig::new(8, 8, 3).with_groups(4), device),
             head: Linear::new(&LinearConfig::new(8, 3), device),
-        }
+        };
+        let survey = Survey::of(&net).unwrap();
+        let own = survey.params().map(|(site, param)| (param.id, drawn(&site.key(param), param.len())));
+        values::write(net, own.collect())
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<2> {
@@ -39,8 +43,12 @@ fn device() -> Device {
 }
 
 fn input(device: &Device) -> Tensor<3> {
-    device.seed(1);
-    Tensor::random([2, 4, 20], Distribution::Normal(0.0, 1.0), device)
+    Tensor::from_data(TensorData::new(drawn("input", 160), [2, 4, 20]), device)
+}
+
+fn drawn(purpose: &str, n: usize) -> Vec<f32> {
+    let mut random = Random::new(1, purpose, 0);
+    (0..n).map(|_| random.uniform(-0.5, 0.5)).collect()
 }
 
 /// Factors that have an effect.
@@ -168,7 +176,7 @@ fn what_is_saved_is_what_is_loaded() {
 /// The net with other values in everything that trains.
 fn scrambled(net: Net, adapters: &Adapters) -> Net {
     let tensors = adapters.trainable_tensors(DEFAULT).unwrap();
-    let mut random = lowrank::random::Random::new(1, "scramble", 0);
+    let mut random = Random::new(1, "scramble", 0);
     let own = values::read(&net, &tensors.iter().map(|tensor| tensor.id).collect::<Vec<_>>());
     let mut own: Vec<_> = own.into_iter().collect();
     own.sort_by_key(|(id, _)| tensors.iter().position(|tensor| tensor.id == *id));
@@ -199,11 +207,7 @@ fn dropout_needs_a_layer_that_knows_adapters() {
     let dropped = LoraConfig { lora_dropout: 0.5, ..config(&["conv1", "conv2", "head"]) };
     let (net, _) = attach(Net::new(&device), &dropped, 0).unwrap();
     let (first, second) = (net.forward(input(&device)), net.forward(input(&device)));
-    device.seed(3);
-    let third = net.forward(Tensor::ones([2, 4, 20], &device));
-    let fourth = net.forward(Tensor::ones([2, 4, 20], &device));
-    assert!(distance(&first, &second) < 1e-6, "the same seed drops the same");
-    assert!(distance(&third, &fourth) > 1e-3, "another draw drops others");
+    assert!(distance(&first, &second) > 1e-3, "another draw drops others");
     let valid = net.valid();
     let plain = Device::flex();
     let calm = valid.forward(Tensor::ones([2, 4, 20], &plain));

@@ -275,12 +275,13 @@ pub fn lora_conv<const D: usize>(
     b: Tensor<2>,
     spec: LowRankConv,
 ) -> Tensor<D> {
+    let (x, dims) = without_remainder(x, &weight, &spec.dims);
     Tensor::from_dispatch(<Dispatch as LoraConv>::lora_conv(
         x.into_dispatch(),
         weight.into_dispatch(),
         a.into_dispatch(),
         b.into_dispatch(),
-        spec,
+        LowRankConv { dims, ..spec },
     ))
 }
 
@@ -290,14 +291,28 @@ pub fn lora_conv<const D: usize>(
 /// When the rank `D` is not that of `dims`, or a shape does not fit another.
 #[must_use]
 pub fn convolve<const D: usize>(x: Tensor<D>, weight: Tensor<D>, bias: Option<Tensor<1>>, dims: &ConvDims) -> Tensor<D> {
-    match dims.clone() {
-        ConvDims::One(options) => {
-            same_rank(module::conv1d(same_rank(x), same_rank(weight), bias, options))
-        }
-        ConvDims::Two(options) => {
-            same_rank(module::conv2d(same_rank(x), same_rank(weight), bias, options))
-        }
+    let (x, dims) = without_remainder(x, &weight, dims);
+    match dims {
+        ConvDims::One(options) => same_rank(module::conv1d(same_rank(x), same_rank(weight), bias, options)),
+        ConvDims::Two(options) => same_rank(module::conv2d(same_rank(x), same_rank(weight), bias, options)),
     }
+}
+
+/// The input without the positions at its end that no output reads, in padding or in `x` itself.
+///
+/// Burn 0.22.1 computes a wrong weight gradient for a grouped 1-D convolution whose stride leaves such a remainder.
+fn without_remainder<const D: usize>(x: Tensor<D>, weight: &Tensor<D>, dims: &ConvDims) -> (Tensor<D>, ConvDims) {
+    let ConvDims::One(options) = dims else { return (x, dims.clone()) };
+    let ([stride], [dilation], [(before, after)]) = (options.stride, options.dilation, options.padding);
+    let (length, span) = (x.dims()[2], dilation * (weight.dims()[2].saturating_sub(1)) + 1);
+    let padded = length + before + after;
+    if options.groups == 1 || stride == 1 || padded < span {
+        return (x, dims.clone());
+    }
+    let remainder = (padded - span) % stride;
+    let padding = [(before, after.saturating_sub(remainder))];
+    let x = x.narrow(2, 0, length - remainder.saturating_sub(after));
+    (x, ConvDims::One(ConvOptions { padding, ..options.clone() }))
 }
 
 /// The same tensor under a rank that is known to be equal.

@@ -27,5 +27,5 @@ pub use evaluate::Prediction;
 pub use flat::Trainable;
 pub use observe::{Event, Observer};
 pub use outcome::Outcome;
-pub use result::{RESULT, SETTINGS};
+pub use result::{ADAPTER, MODEL, RESULT, SETTINGS};
 pub use run::{Run, Start, run};

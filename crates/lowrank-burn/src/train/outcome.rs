@@ -17,7 +17,7 @@ pub struct Outcome {
     pub trainable_parameters: usize,
     /// All parameters, the trained ones included.
     pub all_parameters: usize,
-    /// Bytes of `adapter_model.safetensors` and `adapter_config.json`; none for full training.
+    /// Bytes of the adapter's folder; none for full training.
     pub adapter_bytes: Option<u64>,
     /// Steps of the schedule that were done, skipped ones included.
     pub steps: u64,
@@ -31,6 +31,6 @@ pub struct Outcome {
     pub final_loss: Option<f64>,
     /// Seconds of training, loading and evaluation, interruptions left out.
     pub seconds: f64,
-    /// The folder that holds the result.
+    /// The run's folder; the adapter is in `adapter` in it, a base model that was trained in `model`.
     pub output: String,
 }

@@ -19,6 +19,10 @@ use crate::models::{BaseModel, ModelConfig, Network};
 pub const SETTINGS: &str = "run.toml";
 /// What came of a run.
 pub const RESULT: &str = "result.json";
+/// The folder of the adapter, as PEFT has it, in a run's folder.
+pub const ADAPTER: &str = "adapter";
+/// The folder of the base model that full training makes, in a run's folder.
+pub const MODEL: &str = "model";
 /// Bytes of a `result.json` that is read back.
 const RESULT_BYTES: u64 = 16 << 20;
 /// Bytes of a log that is read back: ten million steps.
@@ -46,11 +50,12 @@ impl Results<'_> {
         match (adapters, &self.run.lora) {
             (Some(adapters), Some(lora)) => {
                 let card = self.card(lora, &outcome);
-                adapters.save(self.network, DEFAULT, output, Some(&card))?;
-                outcome.adapter_bytes = Some(adapter_bytes(output)?);
+                let dir = output.join(ADAPTER);
+                adapters.save(self.network, DEFAULT, &dir, Some(&card))?;
+                outcome.adapter_bytes = Some(adapter_bytes(&dir)?);
             }
             _ => {
-                BaseModel { config: self.model.clone(), network: self.network.valid() }.save(output)?;
+                BaseModel { config: self.model.clone(), network: self.network.valid() }.save(&output.join(MODEL))?;
             }
         }
         self.report(&outcome)?;
@@ -129,9 +134,9 @@ fn balance(labels: &[String], splits: &[(&str, &Dataset)]) -> ClassBalance {
 }
 
 /// Bytes of the files that make an adapter.
-fn adapter_bytes(output: &Path) -> Result<u64> {
-    let sizes = [adapter_dir::CONFIG, adapter_dir::WEIGHTS].map(|name| {
-        files::read_bytes(&output.join(name), u64::MAX - 1).map(|bytes| bytes.len() as u64)
+fn adapter_bytes(dir: &Path) -> Result<u64> {
+    let sizes = [adapter_dir::CONFIG, adapter_dir::WEIGHTS, adapter_dir::CARD].map(|name| {
+        files::read_bytes(&dir.join(name), u64::MAX - 1).map(|bytes| bytes.len() as u64)
     });
     sizes.into_iter().sum()
 }

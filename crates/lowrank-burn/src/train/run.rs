@@ -64,8 +64,8 @@ pub struct Run {
     pub settings: String,
 }
 
-/// Runs it: trains, evaluates, and leaves in `output` the adapter as PEFT has it (or, without `lora`, a base model), a
-/// model card, `metrics.jsonl`, `report.html` and `result.json`.
+/// Runs it: trains, evaluates, and leaves in `output` the folder `adapter` as PEFT has it, with a model card (or, without
+/// `lora`, a base model in `model`), `metrics.jsonl`, `report.html` and `result.json`.
 ///
 /// A checkpoint is written every so many steps, and when `observer` asks to stop. A run that is resumed ends with the same
 /// bits as one that was never interrupted; one that is finished already returns its result.
@@ -99,10 +99,9 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     files::write(&run.output.join(SETTINGS), run.settings.as_bytes())?;
 
     let trainer = Trainer::new(network, trainable, &data.train, &model.normalization, &run.config, run.seed)?;
-    let mut session = Session::open(run, &data, &model, trainer, digest, resume, began, observer)?;
-    let (total, steps_per_epoch) = (session.trainer.total(), session.trainer.steps_per_epoch());
-    let windows = data.train.len();
+    let (total, steps_per_epoch, windows) = (trainer.total(), trainer.steps_per_epoch(), data.train.len());
     observer.event(&Event::Started { total, steps_per_epoch, trainable: counts.trainable, all: counts.all, windows });
+    let mut session = Session::open(run, &data, &model, trainer, digest, resume, began, observer)?;
     session.train(observer)?;
     let outcome = session.finish(&adapters, counts, observer)?;
     // The result is safe; what was only needed to get there can go.

@@ -4,7 +4,6 @@ mod layers;
 
 use std::collections::HashMap;
 
-use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
 use lowrank::config::{LoraConfig, Patterns};
@@ -142,14 +141,14 @@ impl Problem {
     }
 
     /// Geometries without an output are refused in one place and not computed; stock layers know zeros only, leave
-    /// dilation out of `Same`, and take no dense grouped form.
+    /// dilation out of `Same`, take no dense grouped form, and no grouped form with a stride.
     fn is_possible(&self, route: Route) -> bool {
         let Shape::Conv { geometry, lengths } = &self.shape else { return true };
         let stock = || {
             let plain = |axis: &Axis| axis.padding != Padding::Same || axis.dilation == 1;
             geometry.padding_mode() == PaddingMode::Zeros
                 && geometry.axes().iter().all(plain)
-                && (self.mode != GroupMode::Dense || geometry.groups() == 1)
+                && (geometry.groups() == 1 || self.mode != GroupMode::Dense && geometry.axes()[0].stride == 1)
         };
         geometry.output_lengths(lengths).is_ok() && (route == Route::DropIn || stock())
     }

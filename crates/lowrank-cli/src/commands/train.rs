@@ -131,7 +131,9 @@ impl Display for Report {
             writeln!(f, "{}", scores(&shown))?;
         }
         let made = if self.next.adapter { "adapter:" } else { "base model:" };
-        write!(f, "{GOOD}{made}{GOOD:#} {output}")?;
+        let made_in = Path::new(output).join(if self.next.adapter { train::ADAPTER } else { train::MODEL });
+        let result = made_in.display();
+        write!(f, "{GOOD}{made}{GOOD:#} {result}")?;
         if let Some(bytes) = self.outcome.adapter_bytes {
             write!(f, " ({})", units::bytes(bytes))?;
         }
@@ -142,8 +144,8 @@ impl Display for Report {
         }
         let Next { base, manifest, adapter, reading } = &self.next;
         let model = match base.as_ref().filter(|_| *adapter) {
-            Some(base) => format!("--model {base} --adapter {output}"),
-            None => format!("--model {output}"),
+            Some(base) => format!("--model {base} --adapter {result}"),
+            None => format!("--model {result}"),
         };
         writeln!(f, "next:    lowrank eval {model} --manifest {manifest}{reading}")
     }

@@ -5,7 +5,9 @@ mod problem;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-use problem::{Route, conv_problem, embedding_problem, linear_problem};
+use lowrank::adapter::GroupMode;
+use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
+use problem::{Problem, Route, Shape, conv_problem, embedding_problem, linear_problem};
 
 fn cases(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
@@ -61,4 +63,26 @@ proptest! {
     fn a_stock_embedding_agrees_with_the_reference(problem in embedding_problem()) {
         problem.check(Route::Stock);
     }
+}
+
+/// A grouped convolution of one axis, in every grouped form.
+fn check_grouped(axis: Axis, length: usize) {
+    for mode in [GroupMode::PerGroup, GroupMode::Shared, GroupMode::Dense] {
+        let geometry = ConvGeometry::new(4, 2, 2, PaddingMode::Zeros, vec![axis]).unwrap();
+        let shape = Shape::Conv { geometry, lengths: vec![length] };
+        Problem { shape, batch: 2, rank: 2, mode, bias: true, lora_bias: false, seed: 0 }.check(Route::DropIn);
+    }
+}
+
+/// Burn 0.22.1 computes another weight gradient here.
+#[test]
+fn a_stride_that_leaves_a_remainder_in_a_grouped_convolution() {
+    check_grouped(Axis { stride: 2, padding: Padding::Explicit(7, 6), ..Axis::new(1) }, 21);
+    check_grouped(Axis { stride: 4, ..Axis::new(1) }, 6);
+}
+
+#[test]
+fn a_grouped_convolution_whose_outputs_read_padding_alone() {
+    check_grouped(Axis { stride: 5, padding: Padding::Explicit(8, 0), ..Axis::new(1) }, 1);
+    check_grouped(Axis { stride: 3, padding: Padding::Explicit(4, 0), ..Axis::new(2) }, 1);
 }

@@ -310,9 +310,14 @@ fn without_remainder<const D: usize>(x: Tensor<D>, weight: &Tensor<D>, dims: &Co
         return (x, dims.clone());
     }
     let remainder = (padded - span) % stride;
-    let padding = [(before, after.saturating_sub(remainder))];
-    let x = x.narrow(2, 0, length - remainder.saturating_sub(after));
-    (x, ConvDims::One(ConvOptions { padding, ..options.clone() }))
+    let (after, unread) = (after.saturating_sub(remainder), remainder.saturating_sub(after));
+    let (x, padding) = if unread < length {
+        (x.narrow(2, 0, length - unread), (before, after))
+    } else {
+        // All outputs read padding alone; a tensor cannot be empty, so a zero stands in for a position of it.
+        (x.narrow(2, 0, 1).mul_scalar(0.0), (before - (unread - length) - 1, after))
+    };
+    (x, ConvDims::One(ConvOptions { padding: [padding], ..options.clone() }))
 }
 
 /// The same tensor under a rank that is known to be equal.

@@ -38,10 +38,11 @@ def read_config(base: Path) -> TcnConfig:
     rate, window = signal["sample_rate"], signal["window"]
     labels = raw["id2label"]
     return TcnConfig(
-        **{key: raw[key] for key in ("in_channels", "channels", "stem_kernel_size", "kernel_size", "dilations", "num_labels")},
+        **{key: raw[key] for key in ("in_channels", "channels", "stem_kernel_size", "kernel_size", "dilations")},
+        num_labels=len(labels),
         causal=raw.get("causal", False),
         dropout=raw.get("dropout", 0.0),
-        labels=[labels[str(i)] for i in range(raw["num_labels"])],
+        labels=[labels[str(i)] for i in range(len(labels))],
         sample_rate=rate,
         window=window if isinstance(window, int) else round(window * rate),
         mean=torch.tensor(norm["mean"], dtype=torch.float32),

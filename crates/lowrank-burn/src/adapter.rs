@@ -192,13 +192,7 @@ pub(crate) struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self {
-            active: Vec::new(),
-            enabled: true,
-            bypassed: false,
-            merged: Vec::new(),
-            multipliers: BTreeMap::new(),
-        }
+        Self { active: Vec::new(), enabled: true, bypassed: false, merged: Vec::new(), multipliers: BTreeMap::new() }
     }
 }
 

@@ -123,9 +123,12 @@ impl Survey {
         let mut visitor = Surveyor { facts: Facts::index(&text), ..Surveyor::default() };
         model.visit(&mut visitor);
         if let Some((path, name)) = visitor.foreign {
-            return Err(Error::new(Subject::Model, format!("the parameter carries Burn's reparameterization `{name}`"))
-                .at(path)
-                .with_hint("call `materialize()` on the model first: a parameter holds one reparameterization"));
+            return Err(Error::new(
+                Subject::Model,
+                format!("the parameter carries Burn's reparameterization `{name}`"),
+            )
+            .at(path)
+            .with_hint("call `materialize()` on the model first: a parameter holds one reparameterization"));
         }
         Ok(visitor.survey)
     }
@@ -180,7 +183,14 @@ impl Surveyor<'_> {
             self.place(depth - 1);
         }
         let class = self.stack[depth].1.trim_start_matches("Struct:").to_owned();
-        self.survey.modules.push(ModuleSite { path: path.clone(), class, params: vec![], groups: None, stride: None, fused: false });
+        self.survey.modules.push(ModuleSite {
+            path: path.clone(),
+            class,
+            params: vec![],
+            groups: None,
+            stride: None,
+            fused: false,
+        });
         self.places.insert(path, self.survey.modules.len() - 1);
         self.survey.modules.len() - 1
     }

@@ -17,6 +17,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+const ADAPTER: &str = "Adapter: a folder with adapter_config.json and adapter_model.safetensors";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -96,7 +98,9 @@ pub struct TrainArgs {
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
-#[command(after_help = "Every key of the run file is a flag, and the flag wins. A pattern that matches no module is an error.")]
+#[command(
+    after_help = "Every key of the run file is a flag, and the flag wins. A pattern that matches no module is an error."
+)]
 pub struct PlanArgs {
     /// Run file; without one, flags say it all
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -112,8 +116,8 @@ pub struct ModelArgs {
     /// Base model: a folder with config.json and model.safetensors
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub model: PathBuf,
-    /// Adapter: a folder with adapter_config.json and adapter_model.safetensors
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// The adapter.
+    #[arg(long, help = ADAPTER, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub adapter: Option<PathBuf>,
     /// Rate of CSV and NPY recordings [default: the model's]
     #[arg(long, value_name = "HZ")]
@@ -170,8 +174,8 @@ pub struct MergeArgs {
     /// Weights of the base: a .safetensors file, or a folder with model.safetensors or its shards
     #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub base: PathBuf,
-    /// Adapter: a folder with adapter_config.json and adapter_model.safetensors
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// The adapter.
+    #[arg(long, help = ADAPTER, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub adapter: PathBuf,
     /// Where the merged weights go: a file or a folder, as the base is
     #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
@@ -183,7 +187,9 @@ pub struct MergeArgs {
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 1 when an adapter has a NaN or infinite value, or a module whose adapter does nothing.")]
+#[command(
+    after_help = "Exit code 1 when an adapter has a NaN or infinite value, or a module whose adapter does nothing."
+)]
 pub struct InspectArgs {
     /// Adapter folder, model folder, or .safetensors file
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -219,7 +225,6 @@ impl Args for Flags {
 
 fn splits() -> impl clap::builder::TypedValueParser<Value = Split> {
     use clap::builder::TypedValueParser as _;
-    clap::builder::PossibleValuesParser::new(Split::ALL.map(Split::name)).try_map(|name| {
-        Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no such split")
-    })
+    clap::builder::PossibleValuesParser::new(Split::ALL.map(Split::name))
+        .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no such split"))
 }

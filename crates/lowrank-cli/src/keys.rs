@@ -1,9 +1,13 @@
 //! Every key a run file can have, once: files are checked against this table, and the flags with their help are made
 //! from it.
 
+mod kind;
+
 use lowrank::config::LoraConfig;
 use lowrank_burn::train::TrainConfig;
 use serde_json::{Map, Value};
+
+pub use kind::Kind;
 
 /// A table of a run file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,35 +64,22 @@ pub struct Key {
     help: &'static str,
 }
 
-/// What the value of a key is.
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    /// True or false.
-    Flag,
-    /// A whole number, not negative.
-    Whole,
-    /// A number.
-    Number,
-    /// One of some words.
-    Word(&'static [&'static str]),
-    /// A path; one in a run file is relative to the file.
-    Path,
-    /// Whole numbers.
-    Wholes,
-    /// Numbers.
-    Numbers,
-    /// Names.
-    Names,
-    /// Names, or a pattern for whole paths.
-    Modules,
-    /// A number for each of some names.
-    Pairs,
-}
-
 /// All keys, in the order of the help.
 pub const KEYS: &[Key] = &[
-    key(Section::Top, "seed", Kind::Whole, "N", "Seed of everything random: factors, dropout, order of the data [default: 0]"),
-    key(Section::Top, "output", Kind::Path, "DIR", "Where the adapter (or new base) goes [default: lowrank-runs/NAME OF FILE]"),
+    key(
+        Section::Top,
+        "seed",
+        Kind::Whole,
+        "N",
+        "Seed of everything random: factors, dropout, order of the data [default: 0]",
+    ),
+    key(
+        Section::Top,
+        "output",
+        Kind::Path,
+        "DIR",
+        "Where the adapter (or new base) goes [default: lowrank-runs/NAME OF FILE]",
+    ),
     key(Section::Model, "base", Kind::Path, "DIR", "Base model: a folder with config.json and model.safetensors"),
     key(Section::Model, "model_type", Kind::Word(&["tcn"]), "NAME", "Architecture of a new base; its keys follow"),
     key(Section::Model, "in_channels", Kind::Whole, "N", "tcn: channels of the signal"),
@@ -99,7 +90,13 @@ pub const KEYS: &[Key] = &[
     key(Section::Model, "causal", Kind::Flag, "", "tcn: let a position see only the past"),
     key(Section::Model, "weight_norm", Kind::Flag, "", "tcn: train convolutions as direction and length"),
     key(Section::Model, "dropout", Kind::Number, "P", "tcn: dropout between the convolutions of a block"),
-    key(Section::Model, "sample_rate", Kind::Number, "HZ", "New base: the rate it hears; recordings are resampled to it"),
+    key(
+        Section::Model,
+        "sample_rate",
+        Kind::Number,
+        "HZ",
+        "New base: the rate it hears; recordings are resampled to it",
+    ),
     key(Section::Model, "window", Kind::Whole, "N", "New base: samples in a window"),
     key(Section::Model, "hop", Kind::Whole, "N", "New base: samples from one window to the next"),
     key(Section::Data, "manifest", Kind::Path, "CSV", "List of recordings: path,label,split,start,end"),
@@ -109,19 +106,49 @@ pub const KEYS: &[Key] = &[
     key(Section::Lora, "r", Kind::Whole, "N", "Rank"),
     key(Section::Lora, "lora_alpha", Kind::Number, "X", "Numerator of the scale, lora_alpha / r"),
     key(Section::Lora, "lora_dropout", Kind::Number, "P", "Probability with which an input of the adapter is dropped"),
-    key(Section::Lora, "target_modules", Kind::Modules, "NAMES", "Modules that get an adapter: names or ends of paths (a,b), all-linear, all-conv, all-layers, or a regex for whole paths"),
+    key(
+        Section::Lora,
+        "target_modules",
+        Kind::Modules,
+        "NAMES",
+        "Modules that get an adapter: names or ends of paths (a,b), all-linear, all-conv, all-layers, or a regex for whole paths",
+    ),
     key(Section::Lora, "exclude_modules", Kind::Modules, "NAMES", "Modules that get none all the same"),
     key(Section::Lora, "rank_pattern", Kind::Pairs, "NAME=N,..", "Ranks of single modules; the first match counts"),
     key(Section::Lora, "alpha_pattern", Kind::Pairs, "NAME=X,..", "Alphas of single modules; the first match counts"),
-    key(Section::Lora, "group_mode", Kind::Word(&["per_group", "shared", "dense"]), "FORM", "Adapters on grouped convolutions"),
+    key(
+        Section::Lora,
+        "group_mode",
+        Kind::Word(&["per_group", "shared", "dense"]),
+        "FORM",
+        "Adapters on grouped convolutions",
+    ),
     key(Section::Lora, "use_rslora", Kind::Flag, "", "Scale by lora_alpha / sqrt(r)"),
-    key(Section::Lora, "init_lora_weights", Kind::Word(&["true", "false", "gaussian"]), "INIT", "How the factors start"),
-    key(Section::Lora, "bias", Kind::Word(&["none", "all", "lora_only"]), "WHICH", "Biases of the base that train along"),
+    key(
+        Section::Lora,
+        "init_lora_weights",
+        Kind::Word(&["true", "false", "gaussian"]),
+        "INIT",
+        "How the factors start",
+    ),
+    key(
+        Section::Lora,
+        "bias",
+        Kind::Word(&["none", "all", "lora_only"]),
+        "WHICH",
+        "Biases of the base that train along",
+    ),
     key(Section::Lora, "lora_bias", Kind::Flag, "", "Give B a bias"),
     key(Section::Lora, "modules_to_save", Kind::Names, "NAMES", "Modules that train in full and are saved along"),
     key(Section::Lora, "layers_to_transform", Kind::Wholes, "N,N,..", "Only these layers of the targeted modules"),
     key(Section::Lora, "layers_pattern", Kind::Names, "NAMES", "Names that layer numbers follow in a path"),
-    key(Section::Lora, "task_type", Kind::Word(TASKS), "TASK", "PEFT's task, such as SEQ_CLS; classification saves the head along"),
+    key(
+        Section::Lora,
+        "task_type",
+        Kind::Word(TASKS),
+        "TASK",
+        "PEFT's task, such as SEQ_CLS; classification saves the head along",
+    ),
     key(Section::Train, "epochs", Kind::Whole, "N", "Passes over the training windows"),
     key(Section::Train, "max_steps", Kind::Whole, "N", "Optimiser steps, whatever the epochs come to"),
     key(Section::Train, "batch_size", Kind::Whole, "N", "Windows in a batch"),
@@ -135,7 +162,13 @@ pub const KEYS: &[Key] = &[
     key(Section::Train, "weight_decay", Kind::Number, "X", "Weight decay, decoupled for adamw"),
     key(Section::Train, "loraplus_lr_ratio", Kind::Number, "X", "LoRA+: how many times the rate of A the rate of B is"),
     key(Section::Train, "loraplus_lr_embedding", Kind::Number, "X", "LoRA+: the rate of embeddings"),
-    key(Section::Train, "schedule", Kind::Word(&["constant", "linear", "cosine"]), "NAME", "How the learning rate falls"),
+    key(
+        Section::Train,
+        "schedule",
+        Kind::Word(&["constant", "linear", "cosine"]),
+        "NAME",
+        "How the learning rate falls",
+    ),
     key(Section::Train, "warmup_ratio", Kind::Number, "X", "Steps in which the rate rises, as a share of all"),
     key(Section::Train, "warmup_steps", Kind::Whole, "N", "Steps in which the rate rises; instead of warmup_ratio"),
     key(Section::Train, "max_grad_norm", Kind::Number, "X", "Longer gradients are shortened to this norm"),
@@ -149,7 +182,13 @@ pub const KEYS: &[Key] = &[
         "Evaluations without a better accuracy on split valid before the run ends with the best parameters",
     ),
     key(Section::Train, "checkpoint_every", Kind::Whole, "N", "Steps between checkpoints [default: an epoch]"),
-    key(Section::Train, "max_skipped_steps", Kind::Whole, "N", "Steps in a row that may be skipped for a NaN or infinity"),
+    key(
+        Section::Train,
+        "max_skipped_steps",
+        Kind::Whole,
+        "N",
+        "Steps in a row that may be skipped for a NaN or infinity",
+    ),
 ];
 
 const TASKS: &[&str] = &["SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"];
@@ -226,80 +265,6 @@ fn shown(value: &Value) -> Option<String> {
     }
 }
 
-impl Kind {
-    /// The value a flag's text stands for.
-    ///
-    /// # Errors
-    /// What the text should have been.
-    pub fn parse(self, text: &str) -> Result<Value, String> {
-        let wrong = || format!("expected {}", self.expected());
-        match self {
-            Self::Flag | Self::Word(_) | Self::Path => Ok(text.into()),
-            Self::Whole => whole(text).ok_or_else(wrong),
-            Self::Number => number(text).ok_or_else(wrong),
-            Self::Wholes => text.split(',').map(whole).collect::<Option<_>>().map(Value::Array).ok_or_else(wrong),
-            Self::Numbers => text.split(',').map(number).collect::<Option<_>>().map(Value::Array).ok_or_else(wrong),
-            Self::Modules if text.starts_with("all-") || !text.chars().all(in_names) => Ok(text.into()),
-            Self::Names | Self::Modules => Ok(text.split(',').map(|name| Value::from(name.trim())).collect()),
-            Self::Pairs => pairs(text).map(Value::Object).ok_or_else(wrong),
-        }
-    }
-
-    /// Whether a run file may have this value.
-    pub fn accepts(self, value: &Value) -> bool {
-        let all = |one: fn(&Value) -> bool| value.as_array().is_some_and(|values| values.iter().all(one));
-        match self {
-            Self::Flag => value.is_boolean(),
-            Self::Whole => value.is_u64(),
-            Self::Number => value.is_number(),
-            Self::Word(known) => value.as_str().is_some_and(|word| known.contains(&word)),
-            Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
-            Self::Wholes => all(Value::is_u64),
-            Self::Numbers => all(Value::is_number),
-            Self::Names => all(Value::is_string),
-            Self::Modules => value.is_string() || all(Value::is_string),
-            Self::Pairs => value.as_object().is_some_and(|pairs| pairs.values().all(Value::is_number)),
-        }
-    }
-
-    /// What a value should be, in words.
-    pub fn expected(self) -> String {
-        match self {
-            Self::Flag => "true or false".into(),
-            Self::Whole => "a whole number, not negative".into(),
-            Self::Number => "a number".into(),
-            Self::Word(known) => known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
-            Self::Path => "a path".into(),
-            Self::Wholes => "whole numbers".into(),
-            Self::Numbers => "numbers".into(),
-            Self::Names => "names".into(),
-            Self::Modules => "names, or one pattern".into(),
-            Self::Pairs => "a number for each name".into(),
-        }
-    }
-}
-
-/// What a list of module names is made of; a text with anything else is a regular expression.
-fn in_names(char: char) -> bool {
-    char.is_alphanumeric() || matches!(char, '_' | '-' | '.' | ',' | ' ')
-}
-
-fn whole(text: &str) -> Option<Value> {
-    text.trim().parse::<u64>().ok().map(Value::from)
-}
-
-/// A whole number stays one: ranks are whole.
-fn number(text: &str) -> Option<Value> {
-    let finite = |text: &str| text.parse().ok().and_then(serde_json::Number::from_f64).map(Value::Number);
-    whole(text).or_else(|| finite(text.trim()))
-}
-
-/// `name=number,..`, in order.
-fn pairs(text: &str) -> Option<Map<String, Value>> {
-    let pair = |text: &str| text.rsplit_once('=').and_then(|(name, value)| Some((name.trim().to_owned(), number(value)?)));
-    text.split(',').map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -316,7 +281,8 @@ mod tests {
 
     #[test]
     fn the_tables_have_the_keys_of_their_configurations() {
-        let names = |section| KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect::<BTreeSet<_>>();
+        let names =
+            |section| KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect::<BTreeSet<_>>();
         let train = serde_json::to_value(TrainConfig::default()).unwrap();
         let expected: BTreeSet<&str> = train.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names(Section::Train), expected);
@@ -325,20 +291,5 @@ mod tests {
             let error = LoraConfig::from_table(&table, "lora").unwrap_err().to_string();
             assert!(!error.contains("unknown"), "{error}");
         }
-    }
-
-    #[test]
-    fn texts_of_flags_become_values() {
-        assert_eq!(Kind::Whole.parse("8"), Ok(json!(8)));
-        assert_eq!(Kind::Number.parse("-1e-3"), Ok(json!(-1e-3)));
-        assert_eq!(Kind::Numbers.parse("0.9, 0.95"), Ok(json!([0.9, 0.95])));
-        assert_eq!(Kind::Pairs.parse("^conv1=4,head=16"), Ok(json!({"^conv1": 4, "head": 16})));
-        assert_eq!(Kind::Modules.parse("conv1,conv2"), Ok(json!(["conv1", "conv2"])));
-        assert_eq!(Kind::Modules.parse("head"), Ok(json!(["head"])));
-        assert_eq!(Kind::Modules.parse("all-conv"), Ok(json!("all-conv")));
-        assert_eq!(Kind::Modules.parse(r"blocks\.\d+\.conv1"), Ok(json!(r"blocks\.\d+\.conv1")));
-        assert_eq!(Kind::Whole.parse("-1"), Err("expected a whole number, not negative".into()));
-        assert_eq!(Kind::Number.parse("nan"), Err("expected a number".into()));
-        assert_eq!(Kind::Pairs.parse("head"), Err("expected a number for each name".into()));
     }
 }

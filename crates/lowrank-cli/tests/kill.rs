@@ -73,7 +73,11 @@ fn a_killed_run_resumes_and_ends_with_the_same_bits() {
             child.kill().unwrap();
             let ended = child.wait_with_output().unwrap();
             if let Some(status) = done {
-                assert!(status.success(), "it stops for nothing but the kill: {}", String::from_utf8_lossy(&ended.stderr));
+                assert!(
+                    status.success(),
+                    "it stops for nothing but the kill: {}",
+                    String::from_utf8_lossy(&ended.stderr)
+                );
                 break;
             }
             killed += 1;

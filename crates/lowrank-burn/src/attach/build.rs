@@ -104,11 +104,17 @@ impl Builder<'_> {
                     InitLoraWeights::True | InitLoraWeights::Other(_) => Init::Default,
                 };
                 let mut random = Random::new(*seed, &format!("lora {}", target.path), 0);
-                initialise(&target.layer, target.mode, target.rank, target.scale, self.config.lora_bias, init, &mut random)
+                initialise(
+                    &target.layer,
+                    target.mode,
+                    target.rank,
+                    target.scale,
+                    self.config.lora_bias,
+                    init,
+                    &mut random,
+                )
             }
-            Source::State(state) => {
-                state.factors(&target.path, &target.layer, self.config)
-            }
+            Source::State(state) => state.factors(&target.path, &target.layer, self.config),
         }
     }
 
@@ -118,19 +124,27 @@ impl Builder<'_> {
             return Ok(());
         }
         let class = &site.class;
-        let swap = format!("use `lowrank_burn::nn::{class}` in the model instead of Burn's {class}: same fields, same weights");
+        let swap = format!(
+            "use `lowrank_burn::nn::{class}` in the model instead of Burn's {class}: same fields, same weights"
+        );
         if self.config.lora_dropout > 0.0 && !matches!(class.as_str(), "Embedding") {
             return Err(Error::new(Subject::Adapter, "`lora_dropout` cannot reach the input of a stock Burn layer")
                 .with_hint(swap));
         }
         let wrong_in_burn = class == "Conv1d" && site.groups > Some(1) && site.stride > Some(1);
         if wrong_in_burn && matches!(self.source, Source::Seed(_)) {
-            return Err(Error::new(Subject::Adapter, "Burn 0.22.1 computes wrong gradients for a grouped Conv1d with a stride")
-                .with_hint(swap));
+            return Err(Error::new(
+                Subject::Adapter,
+                "Burn 0.22.1 computes wrong gradients for a grouped Conv1d with a stride",
+            )
+            .with_hint(swap));
         }
         if factors.mode() == GroupMode::Dense && factors.layer().groups() > 1 {
-            return Err(Error::new(Subject::Adapter, "a dense adapter on a grouped convolution does not fit its weight")
-                .with_hint(format!("set group_mode to \"per_group\", or {swap}")));
+            return Err(Error::new(
+                Subject::Adapter,
+                "a dense adapter on a grouped convolution does not fit its weight",
+            )
+            .with_hint(format!("set group_mode to \"per_group\", or {swap}")));
         }
         Ok(())
     }

@@ -48,7 +48,9 @@ impl Adapters {
         let left = |kind: &str, key: &str, known: &BTreeSet<&str>| {
             let error = Error::new(Subject::Adapter, format!("the model has no such {kind}")).at(key);
             match suggest::nearest(key, known.iter().copied()) {
-                Some(near) => error.with_hint(format!("the nearest there is `{near}`: is the adapter for another base?")),
+                Some(near) => {
+                    error.with_hint(format!("the nearest there is `{near}`: is the adapter for another base?"))
+                }
                 None => error.with_hint("is the adapter for another base?"),
             }
         };

@@ -27,7 +27,9 @@ impl Adapters {
         let mut fuser = Fuser::default();
         for (param, change) in self.present(&model) {
             let state = self.control.read();
-            if let Some(at) = state.active.iter().position(|name| name == change.adapter() && !state.merged.contains(name)) {
+            if let Some(at) =
+                state.active.iter().position(|name| name == change.adapter() && !state.merged.contains(name))
+            {
                 let multiplier = state.multipliers.get(change.adapter()).copied().unwrap_or(1.0);
                 fuser.work.entry(param).or_default().push((at, change, multiplier));
             }
@@ -76,7 +78,9 @@ impl ModuleMapper for Fuser {
         let Some(mut changes) = self.work.remove(&param.id) else { return param };
         changes.sort_by_key(|(at, _, _)| *at);
         let original = param.base();
-        let fused = changes.iter().try_fold(original.clone(), |value, (_, change, multiplier)| fuse(value, change, *multiplier));
+        let fused = changes
+            .iter()
+            .try_fold(original.clone(), |value, (_, change, multiplier)| fuse(value, change, *multiplier));
         match fused {
             Ok(value) => {
                 self.originals.insert(param.id, Arc::new(original));
@@ -125,7 +129,9 @@ fn fuse<const D: usize>(base: Tensor<D>, change: &Change, multiplier: f32) -> Re
             with_bytes(base, |bytes, float| {
                 let shifted: Vec<f32> = float.decode(bytes).iter().zip(&values).map(|(b, v)| b + scale * v).collect();
                 match shifted.iter().position(|value| !value.is_finite()) {
-                    Some(at) => Err(Error::new(Subject::Merge, "the merged bias is not finite").found(format!("index {at}"))),
+                    Some(at) => {
+                        Err(Error::new(Subject::Merge, "the merged bias is not finite").found(format!("index {at}")))
+                    }
                     None => Ok(float.encode(&shifted)),
                 }
             })
@@ -153,9 +159,9 @@ fn with_bytes<const D: usize>(
         DType::F16 => FloatType::F16,
         DType::BF16 => FloatType::Bf16,
         other => {
-            return Err(Error::new(Subject::Merge, "cannot merge into this type").found(format!("{other:?}")).expected(
-                "a floating-point base; dequantise it first",
-            ));
+            return Err(Error::new(Subject::Merge, "cannot merge into this type")
+                .found(format!("{other:?}"))
+                .expected("a floating-point base; dequantise it first"));
         }
     };
     let bytes = work(tensor.into_data().as_bytes(), float)?;

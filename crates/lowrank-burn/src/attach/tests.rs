@@ -80,7 +80,10 @@ fn a_fresh_adapter_changes_nothing_and_freezes_the_base() {
     assert_eq!(counts.trainable, 80 + 32 + 44);
     let base = (8 * 4 * 3 + 8) + (8 * 2 * 3 + 8) + (8 * 3 + 3);
     assert_eq!(counts.all, base + counts.trainable);
-    assert_eq!(counts.to_string(), format!("trainable params: 156 || all params: 343 || trainable%: {:.4}", 15600.0 / 343.0));
+    assert_eq!(
+        counts.to_string(),
+        format!("trainable params: 156 || all params: 343 || trainable%: {:.4}", 15600.0 / 343.0)
+    );
 }
 
 #[test]
@@ -180,7 +183,8 @@ fn scrambled(net: Net, adapters: &Adapters) -> Net {
     let own = values::read(&net, &tensors.iter().map(|tensor| tensor.id).collect::<Vec<_>>());
     let mut own: Vec<_> = own.into_iter().collect();
     own.sort_by_key(|(id, _)| tensors.iter().position(|tensor| tensor.id == *id));
-    let changed = own.into_iter().map(|(id, values)| (id, values.iter().map(|v| v + random.uniform(-0.1, 0.1)).collect()));
+    let changed =
+        own.into_iter().map(|(id, values)| (id, values.iter().map(|v| v + random.uniform(-0.1, 0.1)).collect()));
     values::write(net, changed.collect())
 }
 

@@ -48,14 +48,21 @@ impl ModelConfig {
         let mut keys: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
         let model_type = match keys.remove("model_type") {
             Some(Value::String(model_type)) => model_type,
-            _ => return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture")),
+            _ => {
+                return Err(Error::new(Subject::Model, "missing")
+                    .at("model_type")
+                    .expected("the name of an architecture"));
+            }
         };
         let mut part = |key: &str| {
             keys.remove(key).ok_or_else(|| {
-                Error::new(Subject::Model, "missing").at(key).with_hint("`lowrank train` writes this key with a base model")
+                Error::new(Subject::Model, "missing")
+                    .at(key)
+                    .with_hint("`lowrank train` writes this key with a base model")
             })
         };
-        let signal: SignalFormat = serde_json::from_value(part("signal")?).map_err(wrong).map_err(|error| error.at("signal"))?;
+        let signal: SignalFormat =
+            serde_json::from_value(part("signal")?).map_err(wrong).map_err(|error| error.at("signal"))?;
         let normalization = serde_json::from_value(part("normalization")?).map_err(wrong);
         let normalization: Normalisation = normalization.map_err(|error| error.at("normalization"))?;
         let labels = labels(&part("id2label")?)?;
@@ -120,7 +127,9 @@ impl BaseModel {
 /// The class names of an `id2label` object, whose keys count from 0.
 fn labels(value: &Value) -> Result<Vec<String>> {
     let wrong = || {
-        Error::new(Subject::Model, "not a list of classes").at("id2label").expected("an object {\"0\": \"name\", \"1\": ...}")
+        Error::new(Subject::Model, "not a list of classes")
+            .at("id2label")
+            .expected("an object {\"0\": \"name\", \"1\": ...}")
     };
     let object = value.as_object().ok_or_else(wrong)?;
     let label = |id: usize| object.get(&id.to_string()).and_then(Value::as_str).map(str::to_owned).ok_or_else(wrong);

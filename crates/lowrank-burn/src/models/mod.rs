@@ -42,7 +42,8 @@ impl Architecture {
         match model_type {
             "tcn" => tcn::TcnConfig::from_map(keys).map(Self::Tcn),
             other => {
-                let error = Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
+                let error =
+                    Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
                 let known = MODEL_TYPES.join(", ");
                 Err(match suggest::nearest(other, MODEL_TYPES) {
                     Some(near) => error.with_hint(format!("did you mean `{near}`?")),

@@ -34,7 +34,8 @@ pub fn load<M: Module>(network: M, checkpoint: &Checkpoint) -> Result<M> {
             Err(error) => errors.push(error),
         }
     }
-    errors.extend(unused.into_iter().map(|name| Error::new(Subject::Model, "no such parameter in the network").at(name)));
+    errors
+        .extend(unused.into_iter().map(|name| Error::new(Subject::Model, "no such parameter in the network").at(name)));
     Error::all(errors)?;
     Ok(values::write(network, loaded))
 }
@@ -68,7 +69,10 @@ impl Reader<'_, '_> {
         let module = key.strip_suffix("weight").unwrap_or(key);
         let forms = [
             (format!("{module}weight_g"), format!("{module}weight_v")),
-            (format!("{module}parametrizations.weight.original0"), format!("{module}parametrizations.weight.original1")),
+            (
+                format!("{module}parametrizations.weight.original0"),
+                format!("{module}parametrizations.weight.original1"),
+            ),
         ];
         for (g, v) in forms {
             if self.checkpoint.get(&g).is_some() && self.checkpoint.get(&v).is_some() {
@@ -77,7 +81,8 @@ impl Reader<'_, '_> {
                 return Ok(weight_norm::fold(&self.values(&g, &lengths)?, &self.values(&v, shape)?));
             }
         }
-        let error = Error::new(Subject::Model, "missing from the checkpoint").at(key).expected(format!("shape {shape:?}"));
+        let error =
+            Error::new(Subject::Model, "missing from the checkpoint").at(key).expected(format!("shape {shape:?}"));
         Err(match suggest::nearest(key, self.checkpoint.names()) {
             Some(near) => error.with_hint(format!("the nearest tensor there is `{near}`")),
             None => error,

@@ -18,7 +18,8 @@ pub(super) fn forward<const D: usize>(
     let Some(paths) = low_rank_paths(weight) else {
         return convolve(x, weight.val(), bias, dims);
     };
-    let (folded, apart): (Vec<_>, Vec<_>) = paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
+    let (folded, apart): (Vec<_>, Vec<_>) =
+        paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
     let weight = weight.base();
     let y = match folded.as_slice() {
         [] => convolve(x.clone(), weight, None, dims),

@@ -69,8 +69,9 @@ impl Conv2d {
         let padding = match self.padding {
             PaddingConfig2d::Valid => [(0, 0); 2],
             PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
-            PaddingConfig2d::Same => [(0, height), (1, width)]
-                .map(|(axis, length)| same_padding(self.kernel_size[axis], self.stride[axis], self.dilation[axis], length)),
+            PaddingConfig2d::Same => [(0, height), (1, width)].map(|(axis, length)| {
+                same_padding(self.kernel_size[axis], self.stride[axis], self.dilation[axis], length)
+            }),
         };
         let options = ConvOptions::new_with_padding(self.stride, padding, self.dilation, self.groups);
         conv::forward(input, &self.weight, self.bias.as_ref(), &ConvDims::Two(options))

@@ -290,7 +290,12 @@ pub fn lora_conv<const D: usize>(
 /// # Panics
 /// When the rank `D` is not that of `dims`, or a shape does not fit another.
 #[must_use]
-pub fn convolve<const D: usize>(x: Tensor<D>, weight: Tensor<D>, bias: Option<Tensor<1>>, dims: &ConvDims) -> Tensor<D> {
+pub fn convolve<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<D>,
+    bias: Option<Tensor<1>>,
+    dims: &ConvDims,
+) -> Tensor<D> {
     let (x, dims) = without_remainder(x, &weight, dims);
     match dims {
         ConvDims::One(options) => same_rank(module::conv1d(same_rank(x), same_rank(weight), bias, options)),

@@ -38,9 +38,8 @@ pub trait LinearBody: Backend {
     ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>, FloatTensor<Self>) {
         let scaled = |t| Self::float_mul_scalar(t, Scalar::from(scale));
         let dh = scaled(Self::float_matmul(dy.clone(), b));
-        let dx = wants_dx.then(|| {
-            Self::float_add(product_t::<Self>(dy.clone(), weight), Self::float_matmul(dh.clone(), a.clone()))
-        });
+        let dx = wants_dx
+            .then(|| Self::float_add(product_t::<Self>(dy.clone(), weight), Self::float_matmul(dh.clone(), a.clone())));
         let da = Self::float_matmul(Self::float_swap_dims(dh, 0, 1), x.clone());
         let h = scaled(product_t::<Self>(x, a));
         (dx, da, Self::float_matmul(Self::float_swap_dims(dy, 0, 1), h))

@@ -89,7 +89,8 @@ impl Results<'_> {
 
     fn report(&self, outcome: &Outcome) -> Result<()> {
         let log = log_lines(&self.run.output.join(LOG_FILE))?;
-        let splits = [("train", Some(&self.data.train)), ("valid", self.data.valid.as_ref()), ("test", self.data.test.as_ref())];
+        let splits =
+            [("train", Some(&self.data.train)), ("valid", self.data.valid.as_ref()), ("test", self.data.test.as_ref())];
         let splits: Vec<_> = splits.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
         let skipped = (outcome.skipped_steps > 0).then(|| format!("{} steps were skipped", outcome.skipped_steps));
         let warnings = splits.iter().flat_map(|(_, data)| data.warnings().iter().cloned());
@@ -124,9 +125,8 @@ fn log_lines(path: &Path) -> Result<Vec<LogLine>> {
 /// Windows of each class in each split.
 fn balance(labels: &[String], splits: &[(&str, &Dataset)]) -> ClassBalance {
     let count = |data: &Dataset, class: usize| data.window_labels().filter(|label| *label == class).count() as u64;
-    let row = |(class, label): (usize, &String)| {
-        (label.clone(), splits.iter().map(|(_, data)| count(data, class)).collect())
-    };
+    let row =
+        |(class, label): (usize, &String)| (label.clone(), splits.iter().map(|(_, data)| count(data, class)).collect());
     ClassBalance {
         splits: splits.iter().map(|(name, _)| (*name).to_owned()).collect(),
         classes: labels.iter().enumerate().map(row).collect(),
@@ -135,8 +135,7 @@ fn balance(labels: &[String], splits: &[(&str, &Dataset)]) -> ClassBalance {
 
 /// Bytes of the files that make an adapter.
 fn adapter_bytes(dir: &Path) -> Result<u64> {
-    let sizes = [adapter_dir::CONFIG, adapter_dir::WEIGHTS, adapter_dir::CARD].map(|name| {
-        files::read_bytes(&dir.join(name), u64::MAX - 1).map(|bytes| bytes.len() as u64)
-    });
+    let sizes = [adapter_dir::CONFIG, adapter_dir::WEIGHTS, adapter_dir::CARD]
+        .map(|name| files::read_bytes(&dir.join(name), u64::MAX - 1).map(|bytes| bytes.len() as u64));
     sizes.into_iter().sum()
 }

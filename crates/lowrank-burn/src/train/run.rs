@@ -20,7 +20,7 @@ use super::log::{LOG_FILE, LogLine, MetricsLog, Scores};
 use super::metrics::Evaluation;
 use super::observe::{Event, Observer};
 use super::outcome::Outcome;
-use super::result::{RESULT, SETTINGS, Results};
+use super::result::{RESULT, Results, SETTINGS};
 use super::trainer::{Step, Trainer};
 use crate::attach::{Adapters, DEFAULT, TrainableParameters};
 use crate::data::{Dataset, Manifest, Normalisation, SignalFormat, Split};
@@ -380,9 +380,12 @@ impl<'a> Session<'a> {
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let progress = checkpoint.progress;
         if progress.config_digest != self.digest {
-            return Err(Error::new(Subject::Config, "the run was begun with other settings, another base or other recordings")
-                .at(self.run.output.display())
-                .with_hint("resume with the same command, or start a new run in another folder"));
+            return Err(Error::new(
+                Subject::Config,
+                "the run was begun with other settings, another base or other recordings",
+            )
+            .at(self.run.output.display())
+            .with_hint("resume with the same command, or start a new run in another folder"));
         }
         let counter = |name: &str| progress.counters.get(name).copied().unwrap_or(0);
         self.trainer.step = progress.step;
@@ -399,7 +402,12 @@ impl<'a> Session<'a> {
     }
 
     /// Evaluates what was trained and writes the results.
-    fn finish(mut self, adapters: &Option<Adapters>, counts: TrainableParameters, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn finish(
+        mut self,
+        adapters: &Option<Adapters>,
+        counts: TrainableParameters,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         if let Some(best) = self.best.take() {
             self.trainer.set_params(best);
         }

@@ -164,9 +164,12 @@ impl<'a> Trainer<'a> {
         if self.skipped_in_a_row < self.config.max_skipped_steps {
             return Ok(Step::Skipped(reason));
         }
-        Err(Error::new(Subject::Diverged, format!("{} steps in a row were not finite; {reason}", self.skipped_in_a_row))
-            .at(format_args!("step {}", self.step))
-            .with_hint("lower learning_rate, or set max_grad_norm; the last checkpoint is intact"))
+        Err(Error::new(
+            Subject::Diverged,
+            format!("{} steps in a row were not finite; {reason}", self.skipped_in_a_row),
+        )
+        .at(format_args!("step {}", self.step))
+        .with_hint("lower learning_rate, or set max_grad_norm; the last checkpoint is intact"))
     }
 
     /// What a checkpoint has to know beside the progress, and what it gives back.

@@ -35,7 +35,11 @@ impl Net {
             Shape::Conv { geometry, .. } if geometry.axes().len() == 1 => {
                 let conv = conv1d(geometry, problem.bias).init(device);
                 let mode = geometry.padding_mode();
-                if dropin { Layer::Conv1d(nn::Conv1d::from(conv).with_padding_mode(mode)) } else { Layer::StockConv1d(conv) }
+                if dropin {
+                    Layer::Conv1d(nn::Conv1d::from(conv).with_padding_mode(mode))
+                } else {
+                    Layer::StockConv1d(conv)
+                }
             }
             Shape::Conv { geometry, .. } => {
                 let conv = conv2d(geometry, problem.bias).init(device);
@@ -90,7 +94,9 @@ impl Net {
                 layer.forward(x.reshape([batch, geometry.in_channels(), lengths[0], lengths[1]])).flatten(0, 3)
             }
             (Layer::Linear(layer), Shape::Linear { inputs, .. }) => flat(layer.forward(x.reshape([1, batch, *inputs]))),
-            (Layer::StockLinear(layer), Shape::Linear { inputs, .. }) => flat(layer.forward(x.reshape([1, batch, *inputs]))),
+            (Layer::StockLinear(layer), Shape::Linear { inputs, .. }) => {
+                flat(layer.forward(x.reshape([1, batch, *inputs])))
+            }
             (layer, shape) => panic!("{layer:?} does not take {shape:?}"),
         }
     }

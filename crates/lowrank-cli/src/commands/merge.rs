@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lowrank::files::merge_checkpoint::MergeSummary;
 use lowrank::files::merge_checkpoint;
+use lowrank::files::merge_checkpoint::MergeSummary;
 use serde::Serialize;
 
 use super::{Exit, Failure};
@@ -112,6 +112,6 @@ impl Display for Report {
         let (merged, replaced) = (self.merged.len(), self.replaced.len());
         let unchanged = self.unchanged;
         let output = &self.output;
-        writeln!(f, "{GOOD}merged:{GOOD:#} {output} ({merged} tensors changed, {replaced} replaced, {unchanged} kept)")
+        writeln!(f, "{GOOD}merged:{GOOD:#} {output} (tensors: {merged} changed, {replaced} replaced, {unchanged} kept)")
     }
 }

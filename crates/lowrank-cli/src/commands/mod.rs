@@ -91,7 +91,7 @@ fn failed(failure: &Failure, output: Output) -> Exit {
             output::talk(&output::error::Shown(error));
             if output.json {
                 // A stdout that cannot be written to is no news beside this error.
-                let _ = output.object(&output::error::object(error));
+                let _ = output::object(&output::error::object(error));
             }
             match error.subject() {
                 Subject::Diverged => Exit::Diverged,
@@ -109,7 +109,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         let message = error.to_string();
         let message = message.trim_start_matches("error: ").trim_end();
         let object = json!({ "error": { "subject": "usage", "message": message } });
-        let _ = Output { json, quiet: false }.object(&object);
+        let _ = output::object(&object);
     }
     // Nobody is left to tell when this fails.
     let _ = error.print();

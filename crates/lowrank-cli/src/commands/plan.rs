@@ -15,8 +15,9 @@ use lowrank::target::Target;
 use lowrank_burn::attach::{DEFAULT, TrainableParameters};
 use lowrank_burn::data::{Dataset, Manifest, SignalFormat, Split};
 use lowrank_burn::models::{BaseModel, Network};
-use lowrank_burn::survey::{ModuleSite, Survey};
-use lowrank_burn::train::{OptimizerName, RESULT, SETTINGS, TrainConfig};
+use lowrank_burn::survey::{ModuleSite, ParamSite, Survey};
+use lowrank_burn::train::report::REPORT_FILE;
+use lowrank_burn::train::{ADAPTER, MODEL, OptimizerName, RESULT, SETTINGS, TrainConfig};
 
 use self::report::{Data, Module, Report};
 use super::train::prepare;
@@ -120,10 +121,10 @@ impl Adapted {
     fn module(&self, site: &ModuleSite) -> Result<Module> {
         let target = self.targets.iter().find(|target| target.path == site.path);
         let saved = site.params.iter().filter(|param| self.saved.contains(&site.key(param)));
-        let saved: usize = saved.map(|param| param.len()).sum();
+        let saved: usize = saved.map(ParamSite::len).sum();
         let factors = target.map_or((0, 0), |target| factors(target, self.lora_bias));
-        let shape = site.param("weight").or(site.params.first()).map(|param| param.torch_shape());
-        let parameters = site.params.iter().map(|param| param.len()).sum();
+        let shape = site.param("weight").or(site.params.first()).map(ParamSite::torch_shape);
+        let parameters = site.params.iter().map(ParamSite::len).sum();
         Ok(Module {
             name: site.path.clone(),
             kind: site.class.clone(),
@@ -164,12 +165,14 @@ fn optimizer_bytes(train: &TrainConfig, trainable: usize) -> usize {
 }
 
 /// The files of a run.
-fn writes(adapter: bool) -> Vec<&'static str> {
-    let result = match adapter {
-        true => [adapter_dir::WEIGHTS, adapter_dir::CONFIG, adapter_dir::CARD].as_slice(),
-        false => &["model.safetensors", "config.json"],
+fn writes(adapter: bool) -> Vec<String> {
+    let (folder, files) = if adapter {
+        (ADAPTER, [adapter_dir::WEIGHTS, adapter_dir::CONFIG, adapter_dir::CARD].as_slice())
+    } else {
+        (MODEL, ["model.safetensors", "config.json"].as_slice())
     };
-    [result, &["metrics.jsonl", "report.html", SETTINGS, RESULT]].concat()
+    let result = files.iter().map(|file| format!("{folder}/{file}"));
+    result.chain(["metrics.jsonl", REPORT_FILE, SETTINGS, RESULT].map(str::to_owned)).collect()
 }
 
 /// The windows of every split, and the steps they come to.

@@ -76,10 +76,10 @@ fn write(args: &PredictArgs, lines: &[Line], output: Output) -> Result<(), Failu
             files::write(path, text.as_bytes())?;
             if output.json {
                 let path = path.display().to_string();
-                output.object(&json!({ "output": path, "summary": summary }))?;
+                output::object(&json!({ "output": path, "summary": summary }))?;
             }
         }
-        None if output.json => output.object(&json!({ "predictions": lines, "summary": summary }))?,
+        None if output.json => output::object(&json!({ "predictions": lines, "summary": summary }))?,
         None => output::print(&jsonl().map_err(|error| Failure::Stdout(error.into()))?)?,
     }
     if labelled.is_empty() {

@@ -77,7 +77,7 @@ fn reading_flags(run: &Run) -> String {
         Start::New { signal, .. } => signal.rate,
     };
     let reading = run.manifest.reading;
-    let other_rate = reading.series_rate.filter(|series| *series != rate);
+    let other_rate = reading.series_rate.filter(|series| series.total_cmp(&rate).is_ne());
     let mut flags = other_rate.map(|series| format!(" --sample-rate {series}")).unwrap_or_default();
     for (flag, set) in [(" --mix-to-mono", reading.mix_to_mono), (" --skip-short", reading.skip_short)] {
         flags += if set { flag } else { "" };
@@ -101,7 +101,12 @@ impl Next {
             Model::Base(dir) => Some(shown(dir)),
             Model::New { .. } => None,
         };
-        Self { base, manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(), adapter: plan.lora.is_some(), reading: String::new() }
+        Self {
+            base,
+            manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(),
+            adapter: plan.lora.is_some(),
+            reading: String::new(),
+        }
     }
 
     fn what(&self) -> String {
@@ -154,12 +159,14 @@ impl Display for Report {
 fn scores(evaluations: &[(&'static str, &Evaluation)]) -> Table {
     let columns = evaluations.iter().map(|(name, _)| (*name, Align::Right));
     let mut table = Table::new(&[("", Align::Left)].into_iter().chain(columns).collect::<Vec<_>>());
-    let figures: [(&str, fn(&Evaluation) -> Option<f64>); 3] =
-        [("accuracy", |one| one.accuracy), ("macro F1", |one| one.macro_f1), ("loss", |one| one.loss)];
-    for (name, figure) in figures {
-        let cells = evaluations.iter().map(|(_, one)| figure(one).map_or_else(|| "-".into(), |value| format!("{value:.4}")));
+    let mut figure = |name: &str, figure: fn(&Evaluation) -> Option<f64>| {
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.4}"));
+        let cells = evaluations.iter().map(|(_, one)| shown(figure(one)));
         table.row([name.to_owned()].into_iter().chain(cells));
-    }
+    };
+    figure("accuracy", |one| one.accuracy);
+    figure("macro F1", |one| one.macro_f1);
+    figure("loss", |one| one.loss);
     let windows = evaluations.iter().map(|(_, one)| one.samples.to_string());
     table.row(["windows".to_owned()].into_iter().chain(windows));
     table

@@ -51,17 +51,17 @@ impl Output {
     /// # Errors
     /// When stdout cannot be written to.
     pub fn result(self, report: &(impl Serialize + Display)) -> Result<(), Failure> {
-        if self.json { self.object(report) } else { print(report) }
+        if self.json { object(report) } else { print(report) }
     }
+}
 
-    /// The JSON object of a command.
-    ///
-    /// # Errors
-    /// When stdout cannot be written to.
-    pub fn object(self, report: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(report).map_err(|error| Failure::Stdout(error.into()))?;
-        print(&format_args!("{text}\n"))
-    }
+/// The JSON object of a command.
+///
+/// # Errors
+/// When stdout cannot be written to.
+pub fn object(report: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(report).map_err(|error| Failure::Stdout(error.into()))?;
+    print(&format_args!("{text}\n"))
 }
 
 /// Data.

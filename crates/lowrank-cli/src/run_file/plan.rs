@@ -156,7 +156,8 @@ fn missing(name: &str, place: &str) -> Error {
 }
 
 fn reading(settings: &Settings) -> Result<Reading> {
-    let flag = |name| settings.setting(Section::Data, name).and_then(|setting| setting.value.as_bool()).unwrap_or(false);
+    let flag =
+        |name| settings.setting(Section::Data, name).and_then(|setting| setting.value.as_bool()).unwrap_or(false);
     let series_rate = settings.setting(Section::Data, "sample_rate").and_then(|rate| rate.value.as_f64());
     if let Some(rate) = series_rate.filter(|rate| *rate <= 0.0) {
         let error = Error::new(Subject::Config, "sample_rate: out of range").found(rate).expected("a positive number");

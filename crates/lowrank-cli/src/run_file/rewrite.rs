@@ -15,7 +15,8 @@ use crate::keys::{KEYS, Kind};
 /// # Errors
 /// When the current directory is not known.
 pub fn run_file(settings: &Settings, train: &TrainConfig, output: &Path) -> Result<String> {
-    let failed = |error: String| Error::new(Subject::Config, format!("cannot write the settings as a run file: {error}"));
+    let failed =
+        |error: String| Error::new(Subject::Config, format!("cannot write the settings as a run file: {error}"));
     let mut file = Map::new();
     for section in [Section::Top].into_iter().chain(Section::TABLES) {
         let mut table = settings.table(section);

@@ -92,7 +92,9 @@ fn without_lora_all_weights_train_and_a_new_base_has_its_architecture_in_the_fil
     assert!(plan.lora.is_none());
     assert_eq!(
         errors(&format!("{text}[lora]\nr = 4\ntarget_modules = \"all-conv\"\n")),
-        ["a new base has no adapter yet: [lora] needs `base` in [model] -> train the base first, without [lora]; then adapt it"]
+        [
+            "a new base has no adapter yet: [lora] needs `base` in [model] -> train the base first, without [lora]; then adapt it"
+        ]
     );
 }
 
@@ -153,17 +155,16 @@ fn every_syntax_error_is_told_with_its_place() {
     let found = errors("[model]\nbase = \n[train\nepochs = 3\n");
     assert!(found.len() > 1 && found.iter().all(|error| error.starts_with("watch/x.toml:")), "{found:?}");
     assert!(errors("[model]\nbase = 1\nbase = 2\n")[0].starts_with("watch/x.toml:3:1: duplicate key"));
-    assert_eq!(
-        errors("model = 3\n"),
-        ["watch/x.toml:1:1: `model` is a table -> write [model], and its keys below"]
-    );
+    assert_eq!(errors("model = 3\n"), ["watch/x.toml:1:1: `model` is a table -> write [model], and its keys below"]);
 }
 
 #[test]
 fn what_is_missing_is_said() {
     assert_eq!(
         errors("[train]\nepochs = 1\n"),
-        ["watch/x.toml: no model: [model] has neither `base` nor `model_type` -> name a base directory, or the architecture of a new base"]
+        [
+            "watch/x.toml: no model: [model] has neither `base` nor `model_type` -> name a base directory, or the architecture of a new base"
+        ]
     );
     let plan = RunPlan::new(&settings("[model]\nbase = \"b\"\n", &[]).unwrap()).unwrap();
     assert_eq!(plan.manifest().unwrap_err().problem(), "no recordings: `manifest` is missing in [data]");

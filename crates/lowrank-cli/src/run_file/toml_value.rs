@@ -11,7 +11,8 @@ use super::in_order;
 /// # Errors
 /// For what JSON does not have: dates, NaN, infinity, and whole numbers beyond 64 bits.
 pub fn to_json(value: &DeValue<'_>) -> Result<Value> {
-    let wrong = |found: String, expected: &str| Err(Error::new(Subject::Config, "wrong value").found(found).expected(expected));
+    let wrong =
+        |found: String, expected: &str| Err(Error::new(Subject::Config, "wrong value").found(found).expected(expected));
     match value {
         DeValue::String(text) => Ok(text.as_ref().into()),
         DeValue::Boolean(flag) => Ok((*flag).into()),

@@ -10,10 +10,10 @@ fn with_values(case: &str, to: &Path, part: &str, value: f32) {
     let from = root().join("golden/adapters").join(case).join("adapter");
     fs::copy(from.join("adapter_config.json"), to.join("adapter_config.json")).unwrap();
     let mut bytes = fs::read(from.join("adapter_model.safetensors")).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap() + 8;
     let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
     for (_, tensor) in tensors.as_object().unwrap().iter().filter(|(name, _)| name.contains(part)) {
-        let offset = |i: usize| header + tensor["data_offsets"][i].as_u64().unwrap() as usize;
+        let offset = |i: usize| header + usize::try_from(tensor["data_offsets"][i].as_u64().unwrap()).unwrap();
         bytes[offset(0)..offset(1)].chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&value.to_le_bytes()));
     }
     fs::write(to.join("adapter_model.safetensors"), bytes).unwrap();

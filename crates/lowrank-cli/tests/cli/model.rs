@@ -6,28 +6,28 @@ use std::sync::LazyLock;
 
 use super::runner::{Ran, run_in};
 
-/// A folder with `base/`, `base.toml`, `adapt.toml`, `base.csv`, `person.csv` and their recordings.
+/// A folder with `base/model/`, `base.toml`, `adapt.toml`, `base.csv`, `person.csv` and their recordings.
 pub static WORLD: LazyLock<PathBuf> = LazyLock::new(|| {
     let world = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
     if world.exists() {
         fs::remove_dir_all(&world).unwrap();
     }
     fs::create_dir_all(&world).unwrap();
-    let mut base = "path,label,split\n".to_owned();
-    let mut person = "path,label,split,start,end\n".to_owned();
+    let (mut base, mut person) = (vec!["path,label,split".to_owned()], vec!["path,label,split,start,end".to_owned()]);
     for (label, beat) in [("slow", 1.0), ("fast", 4.0)] {
         for (name, beat) in [("a", beat), ("b", 1.3 * beat), ("person", 2.2 * beat)] {
             let file = format!("{label}_{name}.csv");
             fs::write(world.join(&file), recording(beat)).unwrap();
             if name == "person" {
-                person += &format!("{file},{label},train,0%,40%\n{file},{label},valid,40%,60%\n{file},{label},test,60%,\n");
+                let parts = ["train,0%,40%", "valid,40%,60%", "test,60%,"];
+                person.extend(parts.map(|part| format!("{file},{label},{part}")));
             } else {
-                base += &format!("{file},{label},train\n");
+                base.push(format!("{file},{label},train"));
             }
         }
     }
-    fs::write(world.join("base.csv"), base).unwrap();
-    fs::write(world.join("person.csv"), person).unwrap();
+    fs::write(world.join("base.csv"), base.join("\n")).unwrap();
+    fs::write(world.join("person.csv"), person.join("\n")).unwrap();
     fs::write(world.join("base.toml"), BASE).unwrap();
     fs::write(world.join("adapt.toml"), ADAPT).unwrap();
     let done = run_in(&world, ["train", "base.toml", "--output", "base"]);
@@ -55,7 +55,7 @@ learning_rate = 1e-2
 
 const ADAPT: &str = r#"
 [model]
-base = "base"
+base = "base/model"
 
 [data]
 manifest = "person.csv"
@@ -109,17 +109,17 @@ pub fn without_digits(text: &str) -> String {
 
 #[test]
 fn evaluation_is_a_table_and_an_object() {
-    let table = lowrank("eval --model base --manifest person.csv");
+    let table = lowrank("eval --model base/model --manifest person.csv");
     assert_eq!((table.code, &*table.stderr), (0, ""));
     assert!(table.stdout.contains("accuracy") && table.stdout.contains("slow"), "{table}");
-    let json = lowrank("eval --model base --manifest person.csv --split valid --json").json();
+    let json = lowrank("eval --model base/model --manifest person.csv --split valid --json").json();
     assert_eq!((json["split"].as_str(), json["samples"].as_u64()), (Some("valid"), Some(14)));
     assert!(json["accuracy"].is_number() && json["macro_f1"].is_number() && json["loss"].is_number());
 }
 
 #[test]
 fn predictions_are_a_line_a_window() {
-    let all = lowrank("predict --model base --manifest person.csv --split test");
+    let all = lowrank("predict --model base/model --manifest person.csv --split test");
     assert_eq!(all.code, 0, "{all}");
     let lines: Vec<serde_json::Value> = all.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 30);
@@ -129,28 +129,28 @@ fn predictions_are_a_line_a_window() {
     assert_eq!(lines[0]["logits"].as_array().unwrap().len(), 2);
     assert!(all.stderr.starts_with("30 windows, "), "{all}");
 
-    let file = lowrank("predict --model base --manifest person.csv --split test --output lines.jsonl --json");
+    let file = lowrank("predict --model base/model --manifest person.csv --split test --output lines.jsonl --json");
     assert_eq!(file.json()["summary"]["windows"], 30);
     assert_eq!(fs::read_to_string(WORLD.join("lines.jsonl")).unwrap(), all.stdout);
 }
 
 #[test]
 fn recordings_need_no_manifest() {
-    let done = lowrank("predict --model base --input slow_a.csv fast_a.csv --json");
+    let done = lowrank("predict --model base/model --input slow_a.csv fast_a.csv --json");
     let predictions = done.json();
     let predictions = predictions["predictions"].as_array().unwrap();
     assert_eq!((predictions.len(), &predictions[0]["label"]), (78, &serde_json::Value::Null));
-    let wrong = lowrank("predict --model base --input slow_a.csv gone.csv notes.txt");
+    let wrong = lowrank("predict --model base/model --input slow_a.csv gone.csv notes.txt");
     assert_eq!((wrong.code, &*wrong.stdout), (2, ""));
     insta::assert_snapshot!(wrong.stderr);
-    assert_eq!(lowrank("predict --model base").code, 2);
+    assert_eq!(lowrank("predict --model base/model").code, 2);
 }
 
 #[test]
 fn a_pipe_that_is_closed_ends_predictions_without_a_word() {
     use std::process::Stdio;
     let mut child = super::runner::command(&WORLD)
-        .args(["predict", "--model", "base", "--manifest", "base.csv", "--quiet"])
+        .args(["predict", "--model", "base/model", "--manifest", "base.csv", "--quiet"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -27,14 +27,14 @@ fn the_plan_is_what_training_does() {
     for name in plan["writes"].as_array().unwrap() {
         assert!(output.join(name.as_str().unwrap()).exists(), "{name}");
     }
-    let header = fs::read(output.join("adapter_model.safetensors")).unwrap();
+    let header = fs::read(output.join("adapter/adapter_model.safetensors")).unwrap();
     let bytes = header.len() as u64 - 8 - u64::from_le_bytes(header[..8].try_into().unwrap());
     assert_eq!(plan["bytes"], bytes);
 }
 
 #[test]
 fn flags_alone_are_a_plan() {
-    assert_snapshot!(lowrank("plan --model base --target-modules conv1 --r 4 --use-rslora"));
+    assert_snapshot!(lowrank("plan --model base/model --target-modules conv1 --r 4 --use-rslora"));
 }
 
 #[test]

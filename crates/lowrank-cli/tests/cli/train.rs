@@ -10,12 +10,13 @@ fn an_adapter_is_trained_evaluated_and_merged() {
     let done = lowrank("train adapt.toml --output adapted");
     assert_eq!(done.code, 0, "{done}");
     assert_snapshot!(without_digits(&done.to_string()));
-    let accuracy = |args: &str| lowrank(&format!("eval {args} --manifest person.csv --json")).json()["accuracy"].clone();
+    let accuracy =
+        |args: &str| lowrank(&format!("eval {args} --manifest person.csv --json")).json()["accuracy"].clone();
     fresh("adapted-merged");
-    let merged = lowrank("merge --base base --adapter adapted --output adapted-merged");
+    let merged = lowrank("merge --base base/model --adapter adapted/adapter --output adapted-merged");
     assert_eq!(merged.code, 0, "{merged}");
-    assert_eq!(accuracy("--model base --adapter adapted"), accuracy("--model adapted-merged"));
-    assert_eq!(lowrank("inspect adapted").code, 0);
+    assert_eq!(accuracy("--model base/model --adapter adapted/adapter"), accuracy("--model adapted-merged"));
+    assert_eq!(lowrank("inspect adapted/adapter").code, 0);
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn the_runs_own_settings_repeat_it() {
     assert_eq!(lowrank("train adapt.toml --output first --seed 3 --lora-dropout 0.1").code, 0);
     let again = lowrank("train first/run.toml --output second");
     assert_eq!(again.code, 0, "{again}");
-    let weights = |folder: &std::path::Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    let weights = |folder: &std::path::Path| fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
     assert_eq!(weights(&first), weights(&second));
 }
 
@@ -53,7 +54,8 @@ fn folders_with_other_files_or_an_earlier_run_are_left_alone() {
 #[test]
 fn divergence_has_an_exit_code_of_its_own() {
     fresh("diverged");
-    let done = lowrank("train adapt.toml --output diverged --learning-rate 1e30 --optimizer sgd --max-grad-norm 1e30 --json");
+    let done =
+        lowrank("train adapt.toml --output diverged --learning-rate 1e30 --optimizer sgd --max-grad-norm 1e30 --json");
     assert_eq!(done.code, 3, "{done}");
     assert_eq!(done.json()["error"]["subject"], "diverged");
 }
@@ -77,6 +79,8 @@ fn ctrl_c_saves_and_resuming_ends_with_the_same_bits() {
     while !parts.join("metrics.jsonl").exists() {
         sleep(Duration::from_millis(5));
     }
+    let second = super::runner::run_in(&WORLD, args.iter().copied().chain(["parts", "--resume"]));
+    assert!(second.code == 0 || second.stderr.contains("the folder is in use: found process"), "{second}");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let stopped = Ran::of(child.wait_with_output().unwrap());
     // A run may have been over before the signal came; then there is nothing to go on with.
@@ -86,6 +90,6 @@ fn ctrl_c_saves_and_resuming_ends_with_the_same_bits() {
         let resumed = super::runner::run_in(&WORLD, args.iter().copied().chain(["parts", "--resume"]));
         assert_eq!(resumed.code, 0, "{resumed}");
     }
-    let weights = |folder: &std::path::Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    let weights = |folder: &std::path::Path| fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
     assert_eq!(weights(&whole), weights(&parts));
 }

@@ -146,7 +146,7 @@ impl Manifest {
     pub fn of_recordings(paths: &[PathBuf], labels: &[String]) -> Result<Self> {
         let check = |path: &PathBuf| match Encoding::of(path) {
             Ok(_) if lowrank::files::exists(path) => None,
-            Ok(_) => Some(Error::new(Subject::Data, "no such file").found(path.display())),
+            Ok(_) => Some(Error::new(Subject::Data, "no such file").at(path.display())),
             Err(error) => Some(error),
         };
         Error::all(paths.iter().filter_map(check).collect())?;

@@ -56,8 +56,9 @@ fn default_kernel() -> usize {
 
 impl TcnConfig {
     pub(super) fn from_map(keys: Map<String, Value>) -> Result<Self> {
-        let config: Self = serde_json::from_value(Value::Object(keys))
-            .map_err(|error| Error::new(Subject::Model, error.to_string()).with_hint("see the keys of a `tcn`'s config.json"))?;
+        let config: Self = serde_json::from_value(Value::Object(keys)).map_err(|error| {
+            Error::new(Subject::Model, error.to_string()).with_hint("see the keys of a `tcn`'s config.json")
+        })?;
         let sizes = [
             ("in_channels", config.in_channels),
             ("channels", config.channels),
@@ -138,3 +139,6 @@ impl Tcn {
         self.head.forward(x.mean_dim(2).squeeze_dim(2))
     }
 }
+
+#[cfg(test)]
+mod tests;

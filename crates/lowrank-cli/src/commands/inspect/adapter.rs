@@ -100,7 +100,8 @@ impl Module {
         let groups = groups(tensors);
         let non_finite = tensors.parts().map(|(_, tensor)| tensor.non_finite()).sum();
         let spectrum = delta(tensors, f64::from(scale), groups);
-        let still = tensors.bias.as_ref().is_none_or(|bias| bias.values().unwrap_or_default().iter().all(|x| *x == 0.0));
+        let still =
+            tensors.bias.as_ref().is_none_or(|bias| bias.values().unwrap_or_default().iter().all(|x| *x == 0.0));
         Ok(Self {
             name: name.to_owned(),
             kind: kind(tensors, config),
@@ -221,10 +222,12 @@ impl Report {
     }
 
     fn saved_table(&self) -> Table {
-        let columns = [("saved in full", Align::Left), ("type", Align::Left), ("shape", Align::Left), ("state", Align::Left)];
+        let columns =
+            [("saved in full", Align::Left), ("type", Align::Left), ("shape", Align::Left), ("state", Align::Left)];
         let mut table = Table::new(&columns);
         for saved in &self.saved {
-            let state = if saved.non_finite == 0 { "ok".into() } else { format!("{} NaN or infinite", saved.non_finite) };
+            let state =
+                if saved.non_finite == 0 { "ok".into() } else { format!("{} NaN or infinite", saved.non_finite) };
             table.row([saved.name.clone(), saved.dtype.clone(), units::shape(&saved.shape), state]);
         }
         table

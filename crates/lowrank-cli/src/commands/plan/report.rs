@@ -34,7 +34,7 @@ pub struct Report {
     /// The folder for the results.
     pub output: String,
     /// The files in it.
-    pub writes: Vec<&'static str>,
+    pub writes: Vec<String>,
 }
 
 /// A module, and what the adapter does to it.
@@ -113,7 +113,8 @@ impl Display for Report {
         writeln!(f, "{}", self.table())?;
         let counts = TrainableParameters { trainable: self.trainable_parameters, all: self.all_parameters };
         writeln!(f, "{counts}")?;
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{STRONG}{name:<10}{STRONG:#}{text}");
+        let line =
+            |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{STRONG}{name:<10}{STRONG:#}{text}");
         line(f, "base", self.base.clone().unwrap_or_else(|| "a new one".into()))?;
         line(f, if self.adapter { "adapter" } else { "weights" }, units::bytes(self.bytes as u64))?;
         line(f, "optimiser", units::bytes(self.optimizer_bytes as u64))?;

@@ -1,0 +1,201 @@
+//! Whole runs on recordings made up here: what they learn, how they stop, and that they go on to the bit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lowrank::config::{LoraConfig, Patterns};
+use lowrank::{Error, Result, Subject};
+use lowrank_burn::data::{Manifest, SignalFormat};
+use lowrank_burn::models::{Architecture, BaseModel};
+use lowrank_burn::train::{ADAPTER, Event, MODEL, Observer, OptimizerName, Outcome, Run, Start, TrainConfig, run};
+use serde_json::json;
+
+/// Two classes of one channel: a slow and a fast wave, with another phase in each recording.
+fn recordings(dir: &Path, speed: f64) -> Manifest {
+    let mut manifest = String::from("path,label,split\n");
+    for (label, rate) in [("slow", 0.05), ("fast", 0.15)] {
+        for number in 0..6 {
+            let value =
+                |t: usize| (f64::from(u32::try_from(t).unwrap()) * rate * speed * 6.3 + f64::from(number)).sin();
+            let text: String = (0..96).map(|t| format!("{:.5}\n", value(t))).collect();
+            let name = format!("{label}{number}.csv");
+            fs::write(dir.join(&name), text).unwrap();
+            let split = ["train", "train", "train", "train", "valid", "test"][usize::try_from(number).unwrap()];
+            manifest += &format!("{name},{label},{split}\n");
+        }
+    }
+    let path = dir.join("manifest.csv");
+    fs::write(&path, manifest).unwrap();
+    Manifest::read(&path, None).unwrap()
+}
+
+fn new_base() -> Start {
+    let keys = json!({"in_channels": 1, "channels": 4, "stem_kernel_size": 3, "dilations": [1, 2], "dropout": 0.1});
+    let architecture = Architecture::from_map("tcn", keys.as_object().unwrap().clone()).unwrap();
+    Start::New { architecture, signal: SignalFormat { channels: 1, rate: 10.0, window: 32, hop: 16 } }
+}
+
+struct Setting {
+    folder: tempfile::TempDir,
+    start: Start,
+    manifest: Manifest,
+}
+
+/// A base that knows the waves at one speed, and recordings of another.
+fn setting() -> Setting {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    fs::create_dir(&first).unwrap();
+    let config = TrainConfig { epochs: 20, learning_rate: 1e-2, ..TrainConfig::default() };
+    let base = folder.path().join("base");
+    let job = Run {
+        start: new_base(),
+        lora: None,
+        manifest: recordings(&first, 1.0),
+        config,
+        seed: 1,
+        output: base.clone(),
+        resume: false,
+        command: "test".into(),
+        settings: String::new(),
+    };
+    let outcome = run(&job, &mut ()).unwrap();
+    assert!(outcome.after.unwrap().accuracy.unwrap() > 0.9 && outcome.before.is_none());
+    let model = BaseModel::load(&base.join(MODEL), &burn::tensor::Device::flex()).unwrap();
+    let second = folder.path().join("second");
+    fs::create_dir(&second).unwrap();
+    let manifest = recordings(&second, 0.6);
+    Setting { folder, start: Start::Base(Box::new(model)), manifest }
+}
+
+impl Setting {
+    fn run(&self, output: &str, config: &TrainConfig, dropout: f64) -> Run {
+        let lora = LoraConfig {
+            r: 2,
+            lora_alpha: 4.0,
+            lora_dropout: dropout,
+            target_modules: Some(Patterns::Regex("all-layers".into())),
+            ..LoraConfig::default()
+        };
+        Run {
+            start: self.start.clone(),
+            lora: Some(lora),
+            manifest: self.manifest.clone(),
+            config: config.clone(),
+            seed: 5,
+            output: self.folder.path().join(output),
+            resume: true,
+            command: "test".into(),
+            settings: String::new(),
+        }
+    }
+}
+
+/// Stops after so many steps.
+struct StopAfter(u64);
+
+impl Observer for StopAfter {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Event::Step { .. } = event {
+            self.0 = self.0.saturating_sub(1);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+fn adapter(run: &Run) -> Vec<u8> {
+    fs::read(run.output.join(ADAPTER).join("adapter_model.safetensors")).unwrap()
+}
+
+/// The figures, without seconds and place.
+fn figures(outcome: &Outcome) -> Outcome {
+    Outcome { seconds: 0.0, output: String::new(), ..outcome.clone() }
+}
+
+#[test]
+fn an_interrupted_run_ends_as_one_that_was_not() {
+    let setting = setting();
+    let adamw = TrainConfig { max_steps: Some(13), batch_size: 4, learning_rate: 1e-2, ..TrainConfig::default() };
+    for (number, (config, dropout)) in [
+        (adamw.clone(), 0.0),
+        (TrainConfig { gradient_accumulation_steps: 3, eval_every: Some(2), ..adamw.clone() }, 0.3),
+        (TrainConfig { optimizer: OptimizerName::Sgd, loraplus_lr_ratio: Some(4.0), ..adamw.clone() }, 0.3),
+        (TrainConfig { early_stopping_patience: Some(2), eval_every: Some(1), ..adamw }, 0.0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let whole = setting.run(&format!("whole{number}"), &config, dropout);
+        let expected = run(&whole, &mut ()).unwrap();
+        for every in [1, 5] {
+            let parts = setting.run(&format!("parts{number}-{every}"), &config, dropout);
+            let outcome = loop {
+                match run(&parts, &mut StopAfter(every)) {
+                    Ok(outcome) => break outcome,
+                    Err(error) => assert_eq!(error.subject(), Subject::Interrupted, "{error}"),
+                }
+            };
+            assert_eq!(figures(&outcome), figures(&expected), "case {number}, stopped every {every}");
+            assert!(adapter(&parts) == adapter(&whole), "case {number}, stopped every {every}: the same bits");
+        }
+        let again = run(&whole, &mut ()).unwrap();
+        assert_eq!(again, expected, "a finished run gives its result again");
+    }
+}
+
+#[test]
+fn adapting_helps_and_says_by_how_much() {
+    let setting = setting();
+    let config = TrainConfig { epochs: 25, batch_size: 4, learning_rate: 2e-2, ..TrainConfig::default() };
+    let job = setting.run("adapted", &config, 0.0);
+    let outcome = run(&job, &mut ()).unwrap();
+    let accuracy =
+        |evaluation: &Option<lowrank_burn::train::metrics::Evaluation>| evaluation.as_ref().unwrap().accuracy.unwrap();
+    assert!(accuracy(&outcome.after) > accuracy(&outcome.before) + 0.2, "{outcome:?}");
+    for name in
+        ["report.html", "metrics.jsonl", "result.json", "run.toml", "adapter/README.md", "adapter/adapter_config.json"]
+    {
+        assert!(job.output.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_that_diverges_stops_and_keeps_its_checkpoint() {
+    let setting = setting();
+    let config = TrainConfig {
+        max_steps: Some(50),
+        checkpoint_every: Some(1),
+        learning_rate: 1e18,
+        max_grad_norm: None,
+        warmup_ratio: 0.0,
+        max_skipped_steps: 3,
+        ..TrainConfig::default()
+    };
+    let job = setting.run("diverged", &config, 0.0);
+    let error = run(&job, &mut ()).unwrap_err();
+    assert_eq!(error.subject(), Subject::Diverged, "{error}");
+    assert!(!job.output.join(ADAPTER).exists(), "nothing is passed off as a result");
+}
+
+#[test]
+fn other_settings_and_other_folders_are_refused() {
+    let setting = setting();
+    let config = TrainConfig { max_steps: Some(6), batch_size: 4, ..TrainConfig::default() };
+    let job = setting.run("one", &config, 0.0);
+    let stopped: Result<Outcome, Error> = run(&job, &mut StopAfter(2));
+    assert_eq!(stopped.unwrap_err().subject(), Subject::Interrupted);
+    let message = |job: &Run| run(job, &mut ()).unwrap_err().to_string();
+    assert!(message(&Run { seed: 6, ..job.clone() }).contains("other settings"));
+    assert!(message(&Run { resume: false, ..job.clone() }).contains("holds an earlier run"));
+    let taken = setting.folder.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("thesis.txt"), "x").unwrap();
+    assert!(message(&Run { output: taken.clone(), ..job.clone() }).contains("not ours"));
+    assert_eq!(fs::read(taken.join("thesis.txt")).unwrap(), b"x");
+    let file: PathBuf = setting.folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert!(run(&Run { output: file, ..job }, &mut ()).is_err());
+}

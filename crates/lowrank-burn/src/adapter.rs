@@ -22,6 +22,7 @@ pub struct LoraAdapter {
 
 /// A change that one adapter makes to one parameter.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a Burn module cannot be boxed, and there are a few hundred at most")]
 pub enum Change {
     /// A weight plus `s·B·A`.
     LowRank(LowRank),

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 
+/// Values by parameter.
+pub type Values = HashMap<ParamId, Vec<f32>>;
+
 /// The values of the given parameters, row-major, as `f32`; adapters' factors included.
 #[must_use]
-pub fn read<M: Module>(model: &M, ids: &[ParamId]) -> HashMap<ParamId, Vec<f32>> {
+pub fn read<M: Module>(model: &M, ids: &[ParamId]) -> Values {
     let mut reader = Reader { wanted: ids.iter().map(|id| (*id, Vec::new())).collect() };
     model.visit(&mut reader);
     reader.wanted
@@ -18,7 +21,7 @@ pub fn read<M: Module>(model: &M, ids: &[ParamId]) -> HashMap<ParamId, Vec<f32>>
 /// # Panics
 /// When a parameter has another number of values.
 #[must_use]
-pub fn write<M: Module>(model: M, values: HashMap<ParamId, Vec<f32>>) -> M {
+pub fn write<M: Module>(model: M, values: Values) -> M {
     model.map(&mut Writer { values })
 }
 
@@ -30,7 +33,7 @@ pub fn of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 struct Reader {
-    wanted: HashMap<ParamId, Vec<f32>>,
+    wanted: Values,
 }
 
 impl ModuleVisitor for Reader {
@@ -42,7 +45,7 @@ impl ModuleVisitor for Reader {
 }
 
 struct Writer {
-    values: HashMap<ParamId, Vec<f32>>,
+    values: Values,
 }
 
 impl ModuleMapper for Writer {

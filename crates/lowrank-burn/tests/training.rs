@@ -12,20 +12,20 @@ use serde_json::json;
 
 /// Two classes of one channel: a slow and a fast wave, with another phase in each recording.
 fn recordings(dir: &Path, speed: f64) -> Manifest {
-    let mut manifest = String::from("path,label,split\n");
+    let mut manifest = vec!["path,label,split".to_owned()];
     for (label, rate) in [("slow", 0.05), ("fast", 0.15)] {
         for number in 0..6 {
             let value =
                 |t: usize| (f64::from(u32::try_from(t).unwrap()) * rate * speed * 6.3 + f64::from(number)).sin();
-            let text: String = (0..96).map(|t| format!("{:.5}\n", value(t))).collect();
+            let text: Vec<String> = (0..96).map(|t| format!("{:.5}", value(t))).collect();
             let name = format!("{label}{number}.csv");
-            fs::write(dir.join(&name), text).unwrap();
+            fs::write(dir.join(&name), text.join("\n")).unwrap();
             let split = ["train", "train", "train", "train", "valid", "test"][usize::try_from(number).unwrap()];
-            manifest += &format!("{name},{label},{split}\n");
+            manifest.push(format!("{name},{label},{split}"));
         }
     }
     let path = dir.join("manifest.csv");
-    fs::write(&path, manifest).unwrap();
+    fs::write(&path, manifest.join("\n")).unwrap();
     Manifest::read(&path, None).unwrap()
 }
 

@@ -1,7 +1,5 @@
 //! From a configuration and the modules it matched to the changes on each parameter.
 
-use std::collections::HashMap;
-
 use burn::module::{Param, ParamId};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -15,6 +13,7 @@ use lowrank::{Error, Result, Subject};
 use super::{Part, Role, Source};
 use crate::adapter::{Change, LowRank, Replace, Shift};
 use crate::survey::{ModuleSite, ParamSite, Survey};
+use crate::values::Values;
 
 /// Changes, each with the parameter it sits on.
 pub(super) type Changes = Vec<(ParamId, Change)>;
@@ -27,7 +26,7 @@ pub(super) struct Builder<'a> {
     pub device: &'a Device,
     pub source: &'a Source<'a>,
     /// The base's own values of some parameters.
-    pub base: &'a dyn Fn(&[ParamId]) -> HashMap<ParamId, Vec<f32>>,
+    pub base: &'a dyn Fn(&[ParamId]) -> Values,
 }
 
 impl Builder<'_> {

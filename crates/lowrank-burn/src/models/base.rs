@@ -46,13 +46,8 @@ impl ModelConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         let wrong = |error: serde_json::Error| Error::new(Subject::Model, error.to_string());
         let mut keys: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
-        let model_type = match keys.remove("model_type") {
-            Some(Value::String(model_type)) => model_type,
-            _ => {
-                return Err(Error::new(Subject::Model, "missing")
-                    .at("model_type")
-                    .expected("the name of an architecture"));
-            }
+        let Some(Value::String(model_type)) = keys.remove("model_type") else {
+            return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture"));
         };
         let mut part = |key: &str| {
             keys.remove(key).ok_or_else(|| {

@@ -25,7 +25,7 @@ pub(super) fn forward<const D: usize>(
         [] => convolve(x.clone(), weight, None, dims),
         folded => {
             let (a, b, scale, blocks) = stack(folded);
-            lora_conv(x.clone(), weight.clone(), a, b, LowRankConv { dims: dims.clone(), scale, blocks })
+            lora_conv(x.clone(), weight.clone(), a, b, &LowRankConv { dims: dims.clone(), scale, blocks })
         }
     };
     let y = apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(x.clone(), path, multiplier, dims));

@@ -89,7 +89,7 @@ pub trait ConvBody: Backend {
         let folded = fold::<Self>(weight, a.clone(), b.clone(), spec);
         let dx = wants_dx.then(|| conv_dx::<Self>(x.clone(), folded.clone(), dy.clone(), &spec.dims));
         let (da, db) = if spec.blocks == spec.dims.groups() {
-            low_rank_gradients::<Self>(x, a, b, dy, &kernel, spec)
+            low_rank_gradients::<Self>(x, &a, b, dy, &kernel, spec)
         } else {
             // `A` is shared by all groups: the grouped weight is small (`out · in/g · k`), so its dense gradient is
             // cheaper than `r` channels for every group.
@@ -126,7 +126,7 @@ fn fold<B: Backend>(
 /// `h = A * x` has `r` channels; `dB = dy·hᵀ`, `dh = s·Bᵀ·dy`, and `dA` is the weight gradient of that small convolution.
 fn low_rank_gradients<B: Backend>(
     x: FloatTensor<B>,
-    a: FloatTensor<B>,
+    a: &FloatTensor<B>,
     b: FloatTensor<B>,
     dy: FloatTensor<B>,
     kernel: &Shape,
@@ -273,7 +273,7 @@ pub fn lora_conv<const D: usize>(
     weight: Tensor<D>,
     a: Tensor<2>,
     b: Tensor<2>,
-    spec: LowRankConv,
+    spec: &LowRankConv,
 ) -> Tensor<D> {
     let (x, dims) = without_remainder(x, &weight, &spec.dims);
     Tensor::from_dispatch(<Dispatch as LoraConv>::lora_conv(
@@ -281,7 +281,7 @@ pub fn lora_conv<const D: usize>(
         weight.into_dispatch(),
         a.into_dispatch(),
         b.into_dispatch(),
-        LowRankConv { dims, ..spec },
+        LowRankConv { dims, ..spec.clone() },
     ))
 }
 

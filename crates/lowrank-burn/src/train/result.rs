@@ -1,5 +1,6 @@
 //! What a run leaves behind: the adapter or the base, its card, the report and `result.json`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use burn::module::Module;
@@ -49,7 +50,7 @@ impl Results<'_> {
         let output = &self.run.output;
         match (adapters, &self.run.lora) {
             (Some(adapters), Some(lora)) => {
-                let card = self.card(lora, &outcome);
+                let card = card(lora, &outcome);
                 let dir = output.join(ADAPTER);
                 adapters.save(self.network, DEFAULT, &dir, Some(&card))?;
                 outcome.adapter_bytes = Some(adapter_bytes(&dir)?);
@@ -63,28 +64,6 @@ impl Results<'_> {
             .map_err(|error| Error::new(Subject::File, error.to_string()).at(RESULT))?;
         files::write(&output.join(RESULT), text.as_bytes())?;
         Ok(outcome)
-    }
-
-    /// The adapter's `README.md`: the same for the same run, whenever and wherever it was done.
-    fn card(&self, lora: &LoraConfig, outcome: &Outcome) -> String {
-        let base = lora.base_model_name_or_path.as_deref().unwrap_or("a local base model");
-        let mut card = format!(
-            "---\nlibrary_name: peft\nbase_model: {base}\ntags:\n- lora\n- conv1d\n---\n\n# LoRA adapter\n\n\
-             A low-rank adapter for `{base}`, rank {}, alpha {}, {} trained parameters of {}.\n\n\
-             | | before | after |\n|---|---|---|\n",
-            lora.r, lora.lora_alpha, outcome.trainable_parameters, outcome.all_parameters
-        );
-        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
-        let (before, after) = (outcome.before.as_ref(), outcome.after.as_ref());
-        for (name, pick) in [
-            ("accuracy", (|evaluation| evaluation.accuracy) as fn(&super::metrics::Evaluation) -> Option<f64>),
-            ("macro F1", |evaluation| evaluation.macro_f1),
-        ] {
-            card += &format!("| {name} | {} | {} |\n", figure(before.and_then(pick)), figure(after.and_then(pick)));
-        }
-        card += "\nOn recordings that were not trained on. Use it with `lowrank eval --adapter`, merge it with `lowrank \
-                 merge`, or load it in Python with `peft.PeftModel.from_pretrained`. Trained by `lowrank`.\n";
-        card
     }
 
     fn report(&self, outcome: &Outcome) -> Result<()> {
@@ -114,6 +93,28 @@ impl Results<'_> {
     fn title(&self) -> &'static str {
         if self.run.lora.is_some() { "LoRA adapter" } else { "Base model" }
     }
+}
+
+/// The adapter's `README.md`: the same for the same run, whenever and wherever it was done.
+fn card(lora: &LoraConfig, outcome: &Outcome) -> String {
+    let base = lora.base_model_name_or_path.as_deref().unwrap_or("a local base model");
+    let mut card = format!(
+        "---\nlibrary_name: peft\nbase_model: {base}\ntags:\n- lora\n- conv1d\n---\n\n# LoRA adapter\n\n\
+         A low-rank adapter for `{base}`, rank {}, alpha {}, {} trained parameters of {}.\n\n\
+         | | before | after |\n|---|---|---|\n",
+        lora.r, lora.lora_alpha, outcome.trainable_parameters, outcome.all_parameters
+    );
+    let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let (before, after) = (outcome.before.as_ref(), outcome.after.as_ref());
+    for (name, pick) in [
+        ("accuracy", (|evaluation| evaluation.accuracy) as fn(&super::metrics::Evaluation) -> Option<f64>),
+        ("macro F1", |evaluation| evaluation.macro_f1),
+    ] {
+        let _ = writeln!(card, "| {name} | {} | {} |", figure(before.and_then(pick)), figure(after.and_then(pick)));
+    }
+    card += "\nOn recordings that were not trained on. Use it with `lowrank eval --adapter`, merge it with `lowrank \
+             merge`, or load it in Python with `peft.PeftModel.from_pretrained`. Trained by `lowrank`.\n";
+    card
 }
 
 /// The log of a run, line by line.

@@ -1,5 +1,6 @@
 //! A whole run: from a base and a manifest to an adapter, through interruptions.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -103,7 +104,7 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     observer.event(&Event::Started { total, steps_per_epoch, trainable: counts.trainable, all: counts.all, windows });
     let mut session = Session::open(run, &data, &model, trainer, digest, resume, began, observer)?;
     session.train(observer)?;
-    let outcome = session.finish(&adapters, counts, observer)?;
+    let outcome = session.finish(adapters.as_ref(), counts, observer)?;
     // The result is safe; what was only needed to get there can go.
     let _ = Disk.remove(&run.output.join(CHECKPOINTS));
     Ok(outcome)
@@ -176,7 +177,8 @@ fn digest(run: &Run, model: &ModelConfig, network: &Network) -> Result<String> {
     text += &run.lora.as_ref().map(LoraConfig::to_json).unwrap_or_default();
     text += &serde_json::to_string(&run.config).map_err(|error| Error::new(Subject::Config, error.to_string()))?;
     for recording in run.manifest.recordings() {
-        text += &format!("{:?} {:?} {}\n", recording.split, recording.path.file_name(), recording.label);
+        let (split, name, label) = (recording.split, recording.path.file_name(), &recording.label);
+        let _ = writeln!(text, "{split:?} {name:?} {label}");
     }
     let mut bytes = text.into_bytes();
     for id in ids {
@@ -404,7 +406,7 @@ impl<'a> Session<'a> {
     /// Evaluates what was trained and writes the results.
     fn finish(
         mut self,
-        adapters: &Option<Adapters>,
+        adapters: Option<&Adapters>,
         counts: TrainableParameters,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
@@ -435,7 +437,7 @@ impl<'a> Session<'a> {
             output: self.run.output.display().to_string(),
         };
         let results = Results { run: self.run, data: self.data, model: self.model, network: &self.trainer.network };
-        results.write(adapters.as_ref(), outcome)
+        results.write(adapters, outcome)
     }
 
     fn seconds(&self) -> f64 {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lowrank::config::{LoraConfig, Patterns};
 use lowrank::{Error, Result, Subject};
@@ -35,7 +36,11 @@ fn new_base() -> Start {
     Start::New { architecture, signal: SignalFormat { channels: 1, rate: 10.0, window: 32, hop: 16 } }
 }
 
+/// Burn has one random generator for the whole process, so one run at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 struct Setting {
+    _turn: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
     start: Start,
     manifest: Manifest,
@@ -43,6 +48,7 @@ struct Setting {
 
 /// A base that knows the waves at one speed, and recordings of another.
 fn setting() -> Setting {
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("first");
     fs::create_dir(&first).unwrap();
@@ -65,7 +71,7 @@ fn setting() -> Setting {
     let second = folder.path().join("second");
     fs::create_dir(&second).unwrap();
     let manifest = recordings(&second, 0.6);
-    Setting { folder, start: Start::Base(Box::new(model)), manifest }
+    Setting { _turn: turn, folder, start: Start::Base(Box::new(model)), manifest }
 }
 
 impl Setting {

@@ -69,7 +69,8 @@ pub struct Run {
 /// `lora`, a base model in `model`), `metrics.jsonl`, `report.html` and `result.json`.
 ///
 /// A checkpoint is written every so many steps, and when `observer` asks to stop. A run that is resumed ends with the same
-/// bits as one that was never interrupted; one that is finished already returns its result.
+/// bits as one that was never interrupted; one that is finished already returns its result. Burn has one random generator
+/// for the whole process: of two runs at once in one process, neither is reproducible.
 ///
 /// # Errors
 /// Before anything is written: wrong settings, a base or a configuration that do not fit, unusable recordings, a folder

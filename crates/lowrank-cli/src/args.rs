@@ -85,7 +85,8 @@ pub enum Action {
 #[derive(Debug, Args)]
 #[command(after_help = "Every key of the run file is a flag, and the flag wins. Ctrl-C saves; --resume goes on.")]
 pub struct TrainArgs {
-    /// Run file: [model], [data], [lora] and [train] in TOML
+    /// Run file in TOML
+    #[arg(help = "Run file: [model], [data], [lora] and [train] in TOML")]
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Go on where an interrupted run in the output directory stopped

@@ -19,7 +19,7 @@ impl Adapters {
     /// the same as before, at the cost of its base alone.
     ///
     /// Every merge is checked: all values finite in the base's type, and merged against unmerged on a probe, as
-    /// [`lowrank::adapter::merge`] does. The values the base had are kept for [`Adapters::unmerge`].
+    /// [`lowrank::adapter::merge()`] does. The values the base had are kept for [`Adapters::unmerge`].
     ///
     /// # Errors
     /// When a check fails, or an adapter does not fit the weight (the dense grouped form); nothing is merged then.

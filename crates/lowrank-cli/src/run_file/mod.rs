@@ -1,4 +1,4 @@
-//! Run files: TOML tables checked against [`KEYS`](crate::keys::KEYS), and the flags that override them.
+//! Run files: TOML tables checked against [`KEYS`], and the flags that override them.
 
 mod plan;
 mod rewrite;

@@ -1,7 +1,7 @@
 //! A whole run: from a base and a manifest to an adapter, through interruptions.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
@@ -96,6 +96,7 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     let _lock = RunLock::acquire(&run.output)?;
     let resume = claim(run, observer)?;
     if let Some(outcome) = resume.then(|| Results::read_outcome(&run.output)).flatten() {
+        tidy(&run.output);
         return Ok(outcome);
     }
     files::write(&run.output.join(SETTINGS), run.settings.as_bytes())?;
@@ -106,9 +107,13 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     let mut session = Session::open(run, &data, &model, trainer, digest, resume, began, observer)?;
     session.train(observer)?;
     let outcome = session.finish(adapters.as_ref(), counts, observer)?;
-    // The result is safe; what was only needed to get there can go.
-    let _ = Disk.remove(&run.output.join(CHECKPOINTS));
+    tidy(&run.output);
     Ok(outcome)
+}
+
+/// The result is safe; what was only needed to get there can go. A run may have been killed before it came to this.
+fn tidy(output: &Path) {
+    let _ = Disk.remove(&output.join(CHECKPOINTS));
 }
 
 /// The splits that a run uses.

@@ -237,7 +237,9 @@ impl Factors {
         )
         .found(format!("{} at {} of A", self.a[index], place_of(index, &shape)))
         .expected("0")
-        .with_hint("project the adapter (Factors::project), which drops what does not fit the weight, or keep it apart")
+        .with_hint(
+            "keep it apart, or train it again in the per_group form; in Rust, Factors::project drops what does not fit",
+        )
     }
 
     /// Values of a row of `A` that belong to one group: `in/g * k`.

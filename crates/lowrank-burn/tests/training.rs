@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lowrank::config::{LoraConfig, Patterns};
+use lowrank::files::RunLock;
 use lowrank::{Error, Result, Subject};
 use lowrank_burn::data::{Manifest, SignalFormat};
 use lowrank_burn::models::{Architecture, BaseModel};
@@ -196,6 +197,9 @@ fn other_settings_and_other_folders_are_refused() {
     let message = |job: &Run| run(job, &mut ()).unwrap_err().to_string();
     assert!(message(&Run { seed: 6, ..job.clone() }).contains("other settings"));
     assert!(message(&Run { resume: false, ..job.clone() }).contains("holds an earlier run"));
+    let other = RunLock::acquire(&job.output).unwrap();
+    assert!(message(&job).contains("the folder is in use"));
+    drop(other);
     let taken = setting.folder.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("thesis.txt"), "x").unwrap();

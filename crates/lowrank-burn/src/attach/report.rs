@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::module::Module;
+use lowrank::digits::grouped;
 use serde::Serialize;
 
 use super::{Adapters, Role};
@@ -29,21 +30,9 @@ impl TrainableParameters {
 /// PEFT's line: `trainable params: 17,704 || all params: 118,959 || trainable%: 14.8824`.
 impl fmt::Display for TrainableParameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trainable, all) = (thousands(self.trainable), thousands(self.all));
+        let (trainable, all) = (grouped(self.trainable as u64, ','), grouped(self.all as u64, ','));
         write!(f, "trainable params: {trainable} || all params: {all} || trainable%: {:.4}", self.percent())
     }
-}
-
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// The adapters of one layer (PEFT's `TunerLayerStatus`).

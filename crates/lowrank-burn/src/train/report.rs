@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use lowrank::Result;
+use lowrank::digits;
 use lowrank::files::atomic;
 
 use super::log::LogLine;
@@ -262,15 +263,7 @@ fn percent(value: Option<f64>) -> String {
 
 /// A number with a thin space between groups of three digits.
 fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push('\u{2009}');
-        }
-        text.push(digit);
-    }
-    text
+    digits::grouped(number, '\u{2009}')
 }
 
 fn duration(seconds: f64) -> String {

@@ -1,16 +1,10 @@
 //! Numbers as people read them.
 
+use lowrank::digits::grouped;
+
 /// `12,345,678`.
 pub fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(number as u64, ',')
 }
 
 /// `1 step`, `12 steps`.

@@ -3,5 +3,19 @@
 //! [`mod@reference`] is plain loops in `f64`, written to be read. What is fast stands beside it, one kernel a file, and is
 //! tested against it; `unsafe` code exists in those files only.
 
+pub mod activation;
+mod block;
+pub mod buffers;
+pub mod conv1d;
 pub(crate) mod gemm;
+mod lanes;
+pub mod lstm;
+mod math;
+pub mod norm;
+mod reduce;
 pub mod reference;
+mod scratch;
+mod shared;
+pub mod softmax;
+#[cfg(test)]
+mod testing;

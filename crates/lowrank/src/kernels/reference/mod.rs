@@ -8,10 +8,14 @@
 //!
 //! [`ConvGeometry`]: crate::geometry::ConvGeometry
 
+pub mod activation;
 pub mod adapter;
 pub mod conv;
 pub mod embedding;
 pub mod linear;
+pub mod lstm;
+pub mod norm;
+pub mod softmax;
 
 /// What a layer's backward pass gives.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! The referee on trial: worked examples, and central finite differences of every gradient on random problems.
 
 use super::adapter::Adapter;
-use super::{conv, embedding, linear};
+use super::{conv, embedding, linear, lstm, norm, softmax};
 use crate::adapter::{GroupMode, Layer, LayerKind};
 use crate::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use crate::random::Random;
@@ -13,6 +13,22 @@ fn draw(random: &mut Random, count: usize) -> Vec<f64> {
 /// Whether `gradient` is that of `loss` at `point`, in some twenty places. The losses here are linear in each value, so
 /// that the central difference is exact but for rounding, whatever the step.
 fn assert_gradient(name: &str, gradient: &[f64], point: &[f64], loss: impl Fn(&[f64]) -> f64) {
+    assert_differences(name, gradient, point, 0.5, 1e-9, loss);
+}
+
+/// As [`assert_gradient`], for a loss that is curved.
+fn assert_curved_gradient(name: &str, gradient: &[f64], point: &[f64], loss: impl Fn(&[f64]) -> f64) {
+    assert_differences(name, gradient, point, 1e-4, 1e-5, loss);
+}
+
+fn assert_differences(
+    name: &str,
+    gradient: &[f64],
+    point: &[f64],
+    step: f64,
+    tolerance: f64,
+    loss: impl Fn(&[f64]) -> f64,
+) {
     assert_eq!(gradient.len(), point.len(), "{name}");
     for index in (0..point.len()).step_by(point.len() / 20 + 1) {
         let at = |step: f64| {
@@ -20,9 +36,9 @@ fn assert_gradient(name: &str, gradient: &[f64], point: &[f64], loss: impl Fn(&[
             moved[index] += step;
             loss(&moved)
         };
-        let difference = at(0.5) - at(-0.5);
+        let difference = (at(step) - at(-step)) / (2.0 * step);
         let error = (difference - gradient[index]).abs();
-        assert!(error < 1e-9 * (1.0 + difference.abs()), "{name}[{index}]: {difference} and {}", gradient[index]);
+        assert!(error < tolerance * (1.0 + difference.abs()), "{name}[{index}]: {difference} and {}", gradient[index]);
     }
 }
 
@@ -196,4 +212,57 @@ fn delta_gradients_are_the_finite_differences() {
 fn assert_factor_gradients(adapter: &Adapter, (da, db): (&[f64], &[f64]), loss: impl Fn(&Adapter) -> f64) {
     assert_gradient("da", da, &adapter.a, |a| loss(&Adapter { a: a.to_vec(), ..adapter.clone() }));
     assert_gradient("db", db, &adapter.b, |b| loss(&Adapter { b: b.to_vec(), ..adapter.clone() }));
+}
+
+#[test]
+fn softmax_gradients_are_the_finite_differences() {
+    for case in 0..20 {
+        let mut random = Random::new(16, "softmax gradients", case);
+        let width = 1 + random.below(6);
+        let (x, dy) = (draw(&mut random, 3 * width), draw(&mut random, 3 * width));
+        let dx = softmax::backward(&softmax::forward(&x, width), &dy, width);
+        assert_curved_gradient("dx", &dx, &x, |x| dot(&dy, &softmax::forward(x, width)));
+    }
+}
+
+#[test]
+fn normalisation_gradients_are_the_finite_differences() {
+    for case in 0..20 {
+        let mut random = Random::new(17, "normalisation gradients", case);
+        let (sets, parameters) = (1 + random.below(3), 1 + random.below(4));
+        let set: Vec<_> = (0..24).map(|place| place % sets).collect();
+        let parameter: Vec<_> = (0..24).map(|_| random.below(parameters)).collect();
+        let sets = norm::Sets { set: &set, parameter: &parameter };
+        let (x, dy) = (draw(&mut random, 24), draw(&mut random, 24));
+        let (gamma, beta) = (draw(&mut random, parameters), draw(&mut random, parameters));
+        let loss =
+            |x: &[f64], gamma: &[f64], beta: &[f64]| dot(&dy, &sets.forward(x, [gamma, beta], &sets.moments(x), 0.1));
+        let gradients = sets.backward(&x, &gamma, 0.1, &dy);
+        assert_curved_gradient("dx", &gradients.dx, &x, |x| loss(x, &gamma, &beta));
+        assert_curved_gradient("dγ", &gradients.dgamma, &gamma, |gamma| loss(&x, gamma, &beta));
+        assert_curved_gradient("dβ", &gradients.dbeta, &beta, |beta| loss(&x, &gamma, beta));
+
+        let moments = sets.moments(&draw(&mut random, 24));
+        let gradients = sets.backward_given(&x, &gamma, &moments, 0.1, &dy);
+        assert_curved_gradient("dx, moments given", &gradients.dx, &x, |x| {
+            dot(&dy, &sets.forward(x, [&gamma, &beta], &moments, 0.1))
+        });
+    }
+}
+
+#[test]
+fn lstm_gradients_are_the_finite_differences() {
+    for case in 0..20 {
+        let mut random = Random::new(18, "LSTM gradients", case);
+        let (rows, hidden) = (1 + random.below(3), 1 + random.below(4));
+        let (gates, before) = (draw(&mut random, 4 * rows * hidden), draw(&mut random, rows * hidden));
+        let (dcell, doutput) = (draw(&mut random, rows * hidden), draw(&mut random, rows * hidden));
+        let loss = |gates: &[f64], before: &[f64]| {
+            let (cell, output) = lstm::forward(gates, before, hidden);
+            dot(&dcell, &cell) + dot(&doutput, &output)
+        };
+        let (dgates, dbefore) = lstm::backward(&gates, &before, hidden, [&dcell, &doutput]);
+        assert_curved_gradient("dgates", &dgates, &gates, |gates| loss(gates, &before));
+        assert_curved_gradient("dbefore", &dbefore, &before, |before| loss(&gates, before));
+    }
 }

@@ -1,0 +1,124 @@
+//! The two blocks of arithmetic that every matrix-shaped kernel is made of, kept in registers.
+//!
+//! [`multiply`] adds up outer products: it broadcasts one factor and reads the other along its columns. [`dot`] adds up
+//! along the columns of both. They are written over `pulp`, not called from the `gemm` crate: a convolution reads one
+//! packed tile at several offsets, and a library would pack it again for every tap. The block is as large as the
+//! registers allow, so that a step of [`multiply`] loads `ROWS + COLUMNS` times for `ROWS · COLUMNS` multiplications.
+
+#![expect(unsafe_code, reason = "operands are read by pointer; each function checks their ends once")]
+#![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use pulp::Simd;
+
+/// Registers of columns in a full block.
+pub(super) const COLUMNS: usize = 3;
+
+/// Rows of a full block: the accumulators fill three quarters of the registers.
+#[inline(always)]
+pub(super) fn rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 8 } else { 4 }
+}
+
+/// A factor of which one value is used at a time: `(row, step)` is at `row · row_stride + step · step_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Scalars<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub step_stride: usize,
+}
+
+/// A factor of which registers are read: step `(tap, row)` begins at `taps[tap] + row · row_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub taps: &'a [usize],
+    pub depth: usize,
+}
+
+#[inline(always)]
+unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
+    // SAFETY: the caller answers for a register of readable values.
+    unsafe { from.cast::<S::f32s>().read_unaligned() }
+}
+
+/// `sums[m][n] += Σ_step a[m, step] · b[step, n]`, `n` in registers.
+///
+/// # Panics
+/// When a factor does not hold what is asked of it.
+#[inline(always)]
+pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; N]; M],
+    a: Scalars<'_>,
+    b: Rows<'_>,
+) {
+    let steps = b.taps.len() * b.depth;
+    if steps == 0 {
+        return;
+    }
+    assert!((M - 1) * a.row_stride + (steps - 1) * a.step_stride < a.data.len(), "steps beyond the scalars");
+    let furthest = b.taps.iter().fold(0, |furthest, tap| furthest.max(*tap));
+    assert!(furthest + (b.depth - 1) * b.row_stride + N * S::F32_LANES <= b.data.len(), "steps beyond the rows");
+    let mut scalar = a.data.as_ptr();
+    for &tap in b.taps {
+        let mut row = b.data.as_ptr().wrapping_add(tap);
+        for _ in 0..b.depth {
+            // SAFETY: the largest offsets into both factors were checked above; smaller ones lie before them.
+            unsafe {
+                let mut columns = [simd.splat_f32s(0.0); N];
+                for n in 0..N {
+                    columns[n] = load::<S>(row.add(n * S::F32_LANES));
+                }
+                for m in 0..M {
+                    let value = simd.splat_f32s(*scalar.add(m * a.row_stride));
+                    for n in 0..N {
+                        sums[m][n] = simd.mul_add_e_f32s(value, columns[n], sums[m][n]);
+                    }
+                }
+            }
+            scalar = scalar.wrapping_add(a.step_stride);
+            row = row.wrapping_add(b.row_stride);
+        }
+    }
+}
+
+/// `sums[p][q] += Σ_t a[p, t] · b[q, t]` over whole registers of `length`.
+///
+/// # Panics
+/// When a row is shorter than `length` rounded up to a register.
+#[inline(always)]
+pub(super) fn dot<S: Simd, const P: usize, const Q: usize>(
+    simd: S,
+    sums: &mut [[f32; Q]; P],
+    (a, a_stride): (&[f32], usize),
+    (b, b_stride): (&[f32], usize),
+    length: usize,
+) {
+    let registers = length.div_ceil(S::F32_LANES);
+    assert!((P - 1) * a_stride + registers * S::F32_LANES <= a.len(), "a row of a dot product is too short");
+    assert!((Q - 1) * b_stride + registers * S::F32_LANES <= b.len(), "a row of a dot product is too short");
+    let mut lanes = [[simd.splat_f32s(0.0); Q]; P];
+    for register in 0..registers {
+        let at = register * S::F32_LANES;
+        // SAFETY: the last register of the last row of both was checked to lie inside.
+        unsafe {
+            let mut left = [simd.splat_f32s(0.0); P];
+            for p in 0..P {
+                left[p] = load::<S>(a.as_ptr().add(p * a_stride + at));
+            }
+            for q in 0..Q {
+                let right = load::<S>(b.as_ptr().add(q * b_stride + at));
+                for p in 0..P {
+                    lanes[p][q] = simd.mul_add_e_f32s(left[p], right, lanes[p][q]);
+                }
+            }
+        }
+    }
+    for p in 0..P {
+        for q in 0..Q {
+            sums[p][q] += simd.reduce_sum_f32s(lanes[p][q]);
+        }
+    }
+}

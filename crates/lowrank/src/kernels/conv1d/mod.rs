@@ -1,0 +1,77 @@
+//! Convolution over one axis, with a low-rank adapter folded into its weight: forward and every gradient.
+//!
+//! `y[n, o, t] = b[o] + Σ_i Σ_j (W[o, i, j] + s·Σ_p B[o, p]·A[p, i, j]) · x[n, i, stride·t + dilation·j − padding]`
+//!
+//! One path serves every geometry. A task takes a tile of columns, copies what it reads into a window (which is
+//! where stride, padding of any mode, and large dilations end: a tap is an offset afterwards), and multiplies packed
+//! weights with it in registers. The input gradient is the same product with the weights transposed, one pass for
+//! each phase of the stride. The gradients of the factors are sums along the columns of two windows, so the dense weight
+//! gradient never exists: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once.
+//!
+//! Scratch: a window of at most 96 Ki values (or one register of columns for every tap, if that is more) a thread,
+//! and one copy of the weight. Sums are split by the shape, never by threads: the same bits for any number of them.
+
+mod direct;
+mod forward;
+mod gradient;
+mod input_gradient;
+mod product;
+mod sums;
+mod tiles;
+mod weights;
+mod window;
+
+pub use forward::forward;
+pub use gradient::{low_rank_gradients, weight_gradient};
+pub use input_gradient::input_gradient;
+pub use weights::{LowRank, Values, Weight};
+
+use crate::geometry::ConvGeometry;
+
+/// Values a window may hold: with the weights beside it, it stays in the second-level cache of a core.
+const WINDOW: usize = 96 * 1024;
+
+/// A batch of signals through a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a> {
+    /// The convolution; of one axis.
+    pub geometry: &'a ConvGeometry,
+    /// Signals.
+    pub batch: usize,
+    /// Samples of each.
+    pub length: usize,
+}
+
+impl Problem<'_> {
+    /// Columns of the output.
+    ///
+    /// # Errors
+    /// When the signals are too short; see [`ConvGeometry::output_lengths`].
+    pub fn output_length(&self) -> crate::Result<usize> {
+        Ok(self.geometry.output_lengths(&[self.length])?[0])
+    }
+
+    fn columns(&self) -> usize {
+        self.output_length().expect("the signals are as long as the convolution needs")
+    }
+
+    fn channels(&self) -> Channels {
+        let groups = self.geometry.groups();
+        Channels { groups, input: self.geometry.in_channels() / groups, output: self.geometry.out_channels() / groups }
+    }
+
+    fn taps(&self) -> usize {
+        self.geometry.axes()[0].kernel
+    }
+}
+
+/// Groups, and the channels of one.
+#[derive(Debug, Clone, Copy)]
+struct Channels {
+    groups: usize,
+    input: usize,
+    output: usize,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Packed weights times a window.
+
+#![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use pulp::bytemuck::cast_slice;
+use pulp::{Simd, WithSimd};
+
+use super::super::activation::Activation;
+use super::super::block::{self, COLUMNS, Rows, Scalars};
+use super::super::lanes::{Lanes, arch};
+use super::weights::Panels;
+
+/// A window, read at the offsets of some taps.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub window: &'a [f32],
+    pub row_stride: usize,
+    pub taps: &'a [usize],
+}
+
+/// What is done with a sum besides writing it.
+#[derive(Clone, Copy)]
+pub(super) struct Epilogue<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl Epilogue<'_> {
+    pub const NONE: Self = Self { bias: None, activation: Activation::Identity };
+}
+
+/// Where the sums of a row go.
+pub(super) trait Sink {
+    /// `columns` values of `row` from `column` on, to be read (when a block of channels adds to them) and written.
+    fn values(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32];
+}
+
+/// A matrix with rows at a stride.
+pub(super) struct Matrix<'a> {
+    pub data: &'a mut [f32],
+    pub row_stride: usize,
+}
+
+impl Sink for Matrix<'_> {
+    #[inline(always)]
+    fn values(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32] {
+        &mut self.data[row * self.row_stride + column..][..columns]
+    }
+}
+
+/// `sink[row, column] = Σ_channel Σ_tap panels[row, channel, tap] · window[channel, taps[tap] + column]`, and the epilogue.
+pub(super) struct Product<'a, O> {
+    pub panels: &'a Panels,
+    pub source: Source<'a>,
+    pub columns: usize,
+    pub epilogue: Epilogue<'a>,
+    pub sink: O,
+}
+
+impl<O: Sink> WithSimd for Product<'_, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        blocks(simd, self.panels, self.source, self.columns, self.epilogue, &mut self.sink, true);
+    }
+}
+
+/// As [`Product`], added to what `sink` holds.
+pub(super) fn add_product(panels: &Panels, source: Source<'_>, columns: usize, sink: impl Sink) {
+    arch().dispatch(Added { panels, source, columns, sink });
+}
+
+struct Added<'a, O> {
+    panels: &'a Panels,
+    source: Source<'a>,
+    columns: usize,
+    sink: O,
+}
+
+impl<O: Sink> WithSimd for Added<'_, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        blocks(simd, self.panels, self.source, self.columns, Epilogue::NONE, &mut self.sink, false);
+    }
+}
+
+#[inline(always)]
+fn blocks<S: Simd>(
+    simd: S,
+    panels: &Panels,
+    source: Source<'_>,
+    columns: usize,
+    epilogue: Epilogue<'_>,
+    sink: &mut impl Sink,
+    mut first: bool,
+) {
+    let lanes = S::F32_LANES;
+    let mut blocks = panels.channel_blocks().peekable();
+    while let Some(channels) = blocks.next() {
+        let pass = Pass { panels, source, channels, epilogue, first, last: blocks.peek().is_none() };
+        let mut column = 0;
+        while column < columns {
+            let left = columns - column;
+            if left > 2 * lanes {
+                pass.columns::<S, COLUMNS>(simd, column, left.min(COLUMNS * lanes), sink);
+                column += COLUMNS * lanes;
+            } else if left > lanes {
+                pass.columns::<S, 2>(simd, column, left, sink);
+                column += 2 * lanes;
+            } else {
+                pass.columns::<S, 1>(simd, column, left, sink);
+                column += lanes;
+            }
+        }
+        first = false;
+    }
+}
+
+/// One block of channels.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    panels: &'a Panels,
+    source: Source<'a>,
+    channels: (usize, usize),
+    epilogue: Epilogue<'a>,
+    first: bool,
+    last: bool,
+}
+
+impl Pass<'_> {
+    #[inline(always)]
+    fn columns<S: Simd, const N: usize>(self, simd: S, column: usize, count: usize, sink: &mut impl Sink) {
+        for rows in self.panels.row_blocks() {
+            match rows.1 {
+                8 => self.block::<S, 8, N>(simd, rows, column, count, sink),
+                4 => self.block::<S, 4, N>(simd, rows, column, count, sink),
+                2 => self.block::<S, 2, N>(simd, rows, column, count, sink),
+                _ => self.block::<S, 1, N>(simd, rows, column, count, sink),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn block<S: Simd, const M: usize, const N: usize>(
+        self,
+        simd: S,
+        rows: (usize, usize),
+        column: usize,
+        count: usize,
+        sink: &mut impl Sink,
+    ) {
+        let (row, valid) = (rows.0, M.min(self.panels.rows() - rows.0));
+        let mut sums = [[simd.splat_f32s(0.0); N]; M];
+        for m in 0..valid {
+            if !self.first {
+                read(simd, &mut sums[m], sink.values(row + m, column, count));
+            } else if let Some(bias) = self.epilogue.bias {
+                sums[m] = [simd.splat_f32s(bias[row + m]); N];
+            }
+        }
+        let (from, depth) = self.channels;
+        let window = &self.source.window[(from * self.source.row_stride + column).min(self.source.window.len())..];
+        let a = Scalars { data: self.panels.panel(self.channels, rows), row_stride: 1, step_stride: M };
+        let b = Rows { data: window, row_stride: self.source.row_stride, taps: self.source.taps, depth };
+        block::multiply(simd, &mut sums, a, b);
+        let activation = self.epilogue.activation;
+        for m in 0..valid {
+            if self.last && activation != Activation::Identity {
+                for n in 0..N {
+                    sums[m][n] = activation.apply(Lanes::new(simd, sums[m][n])).value();
+                }
+            }
+            write::<S, N>(&sums[m], sink.values(row + m, column, count));
+        }
+    }
+}
+
+#[inline(always)]
+fn read<S: Simd, const N: usize>(simd: S, sums: &mut [S::f32s; N], values: &[f32]) {
+    for n in 0..N {
+        let from = (n * S::F32_LANES).min(values.len());
+        let to = (from + S::F32_LANES).min(values.len());
+        sums[n] = simd.partial_load_f32s(&values[from..to]);
+    }
+}
+
+#[inline(always)]
+fn write<S: Simd, const N: usize>(sums: &[S::f32s; N], values: &mut [f32]) {
+    let sums: &[f32] = cast_slice(sums.as_slice());
+    if values.len() == sums.len() {
+        values.copy_from_slice(sums);
+    } else {
+        values.copy_from_slice(&sums[..values.len()]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Every kernel against the `f64` reference, on random geometries.
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use super::*;
+use crate::geometry::{Axis, Padding, PaddingMode};
+use crate::kernels::activation::Activation;
+use crate::kernels::reference;
+use crate::random::Random;
+
+#[derive(Debug, Clone)]
+struct Case {
+    geometry: ConvGeometry,
+    batch: usize,
+    length: usize,
+    rank: usize,
+    seed: u64,
+}
+
+/// Geometries with channels around the sizes of a block, and every field varied.
+fn case() -> impl Strategy<Value = Case> {
+    let channels = (1_usize..=3, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]);
+    let axis = (prop_oneof![1_usize..5, 5_usize..12], 1_usize..5, 1_usize..6, 0_usize..9, 0_usize..9);
+    let mode = prop_oneof![
+        3 => Just(PaddingMode::Zeros),
+        1 => Just(PaddingMode::Reflect),
+        1 => Just(PaddingMode::Replicate),
+        1 => Just(PaddingMode::Circular),
+    ];
+    let size = (1_usize..5, prop_oneof![1_usize..20, 20_usize..200], 1_usize..10);
+    (channels, axis, mode, size, any::<u64>()).prop_map(|(channels, axis, mode, size, seed)| {
+        let (groups, input, output) = channels;
+        let (kernel, stride, dilation, before, after) = axis;
+        let axis = Axis { kernel, stride, dilation, padding: Padding::Explicit(before, after) };
+        let geometry = ConvGeometry::new(groups * input, groups * output, groups, mode, vec![axis]).unwrap();
+        Case { geometry, batch: size.0, length: size.1, rank: size.2, seed }
+    })
+}
+
+fn random(case: &Case, purpose: &str, len: usize) -> Vec<f32> {
+    let mut random = Random::new(case.seed, purpose, 0);
+    (0..len).map(|_| random.normal()).collect()
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
+
+/// Within rounding of the largest value.
+fn close(name: &str, got: &[f32], expected: &[f64]) {
+    assert_eq!(got.len(), expected.len(), "{name}");
+    let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - expected).abs();
+        assert!(error <= 1e-5 * scale, "{name}[{index}]: {got} instead of {expected}");
+    }
+}
+
+/// What every kernel makes of a case, or nothing where the geometry has no output.
+fn results(case: &Case) -> Option<Vec<Vec<f32>>> {
+    let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
+    let columns = problem.output_length().ok()?;
+    let inputs = Inputs::new(case, columns);
+    let mut y = vec![f32::NAN; inputs.dy.len()];
+    let mut dx = vec![f32::NAN; inputs.x.len()];
+    let weight = inputs.weight();
+    forward(&problem, &inputs.x, &weight, Some(&inputs.bias), Activation::LeakyRelu(0.25), &mut y);
+    input_gradient(&problem, &inputs.dy, &weight, &mut dx);
+    let (da, db) = low_rank_gradients(&problem, &inputs.x, &inputs.dy, &inputs.low());
+    let dw = weight_gradient(&problem, &inputs.x, &inputs.dy);
+    Some(vec![y, dx, da, db, dw])
+}
+
+struct Inputs {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+    rank: usize,
+    groups: usize,
+}
+
+impl Inputs {
+    fn new(case: &Case, columns: usize) -> Self {
+        let shape = case.geometry.weight_shape();
+        let (out, n, groups) = (shape[0], shape[1] * shape[2], case.geometry.groups());
+        let rank = case.rank * groups;
+        Self {
+            x: random(case, "x", case.batch * case.geometry.in_channels() * case.length),
+            w: random(case, "w", out * n),
+            a: random(case, "a", rank * n),
+            b: random(case, "b", out * case.rank),
+            bias: random(case, "bias", out),
+            dy: random(case, "dy", case.batch * out * columns),
+            rank,
+            groups,
+        }
+    }
+
+    fn low(&self) -> LowRank<'_> {
+        LowRank { a: &self.a, b: &self.b, rank: self.rank, blocks: self.groups, scale: 0.5 }
+    }
+
+    fn weight(&self) -> Weight<'_> {
+        Weight { base: Values::F32(&self.w), low_rank: Some(self.low()) }
+    }
+
+    /// `W + s·B·A` by its definition.
+    fn folded(&self) -> Vec<f64> {
+        let (n, out) = (self.a.len() / self.rank, self.b.len() * self.groups / self.rank);
+        let (rank, rows) = (self.rank / self.groups, out / self.groups);
+        let delta = |o: usize, i: usize| {
+            let terms =
+                (0..rank).map(|p| f64::from(self.b[o * rank + p]) * f64::from(self.a[(o / rows * rank + p) * n + i]));
+            terms.sum::<f64>() * 0.5
+        };
+        (0..out * n).map(|at| f64::from(self.w[at]) + delta(at / n, at % n)).collect()
+    }
+
+    /// `dA` and `dB` from the dense gradient.
+    fn low_rank_gradients(&self, dw: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let n = self.a.len() / self.rank;
+        let (rank, out) = (self.rank / self.groups, dw.len() / n);
+        let rows = out / self.groups;
+        let (mut da, mut db) = (vec![0.0; self.a.len()], vec![0.0; self.b.len()]);
+        for o in 0..out {
+            for p in 0..rank {
+                let row = o / rows * rank + p;
+                for i in 0..n {
+                    da[row * n + i] += 0.5 * f64::from(self.b[o * rank + p]) * dw[o * n + i];
+                    db[o * rank + p] += 0.5 * f64::from(self.a[row * n + i]) * dw[o * n + i];
+                }
+            }
+        }
+        (da, db)
+    }
+}
+
+fn check(case: &Case) {
+    let Some(results) = results(case) else { return };
+    let columns = case.geometry.output_lengths(&[case.length]).unwrap()[0];
+    let inputs = Inputs::new(case, columns);
+    let (x, w, bias) = (wide(&inputs.x), inputs.folded(), wide(&inputs.bias));
+    let y = reference::conv::forward(&case.geometry, &[case.length], &x, &w, Some(&bias)).unwrap();
+    let y: Vec<f64> = y.into_iter().map(|y| if y > 0.0 { y } else { 0.25 * y }).collect();
+    let gradients = reference::conv::backward(&case.geometry, &[case.length], &x, &w, &wide(&inputs.dy)).unwrap();
+    let (da, db) = inputs.low_rank_gradients(&gradients.dw);
+    let expected = [("y", &y), ("dx", &gradients.dx), ("dA", &da), ("dB", &db), ("dW", &gradients.dw)];
+    for ((name, expected), got) in expected.into_iter().zip(&results) {
+        close(name, got, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 20_000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn every_kernel_agrees_with_the_reference(case in case()) {
+        check(&case);
+    }
+}
+
+fn one(channels: [usize; 3], axis: Axis, batch: usize, length: usize) -> Case {
+    let [input, output, groups] = channels;
+    let geometry = ConvGeometry::new(input, output, groups, PaddingMode::Zeros, vec![axis]).unwrap();
+    Case { geometry, batch, length, rank: 3, seed: 1 }
+}
+
+/// Sizes that random cases leave out: several blocks of channels, several tiles, long dilations, many short signals.
+fn large() -> Vec<Case> {
+    let axis = Axis { padding: Padding::Explicit(1, 1), ..Axis::new(3) };
+    vec![
+        one([130, 70, 1], axis, 1, 300),
+        one([70, 130, 1], Axis { stride: 2, ..axis }, 2, 301),
+        one([3, 5, 1], axis, 1, 40_000),
+        one([2, 3, 1], Axis { dilation: 2000, padding: Padding::Explicit(4000, 0), ..axis }, 1, 5000),
+        one([6, 9, 1], axis, 300, 7),
+        one([1, 9, 1], Axis { stride: 25, ..Axis::new(50) }, 2, 9000),
+        one([40, 40, 40], Axis { padding: Padding::Same, ..Axis::new(31) }, 2, 3000),
+    ]
+}
+
+#[test]
+fn large_problems_agree_with_the_reference() {
+    large().iter().for_each(check);
+}
+
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    let on = |threads: usize, case: &Case| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let results = pool.install(|| results(case).unwrap());
+        results.concat().iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+    };
+    for case in large() {
+        let one = on(1, &case);
+        for threads in [2, 3, 8] {
+            assert!(one == on(threads, &case), "{case:?} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn half_precision_weights_are_unpacked_exactly() {
+    let case = &large()[0];
+    let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
+    let inputs = Inputs::new(case, problem.columns());
+    let f16: Vec<_> = inputs.w.iter().map(|value| half::f16::from_f32(*value)).collect();
+    let bf16: Vec<_> = inputs.w.iter().map(|value| half::bf16::from_f32(*value)).collect();
+    let widened = [
+        (Values::F16(&f16), f16.iter().map(|value| value.to_f32()).collect::<Vec<_>>()),
+        (Values::Bf16(&bf16), bf16.iter().map(|value| value.to_f32()).collect()),
+    ];
+    for (base, values) in widened {
+        let convolved = |base| {
+            let mut y = vec![f32::NAN; inputs.dy.len()];
+            let weight = Weight { base, low_rank: Some(inputs.low()) };
+            forward(&problem, &inputs.x, &weight, None, Activation::Identity, &mut y);
+            y
+        };
+        assert_eq!(convolved(base), convolved(Values::F32(&values)));
+    }
+}

@@ -1,0 +1,27 @@
+//! Measures lowrank's layers and training steps beside `PyTorch`, PEFT, stock Burn and candle, in turn.
+//!
+//! `conv1d` and `step` start a process for every number of threads, because that is fixed when a process begins
+//! (`RAYON_NUM_THREADS`, which Burn, candle and our kernels follow), gather what the processes print, and report.
+
+mod args;
+mod conv1d;
+mod geometry;
+mod machine;
+mod peer;
+mod record;
+mod report;
+mod roofline;
+mod rounds;
+mod step;
+mod versions;
+
+use std::path::PathBuf;
+
+fn main() -> anyhow::Result<()> {
+    args::run()
+}
+
+/// The benchmark's folder in the repository.
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}

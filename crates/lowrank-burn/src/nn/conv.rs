@@ -22,17 +22,13 @@ pub(super) fn forward<const D: usize>(
         paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
     let weight = weight.base();
     let y = match folded.as_slice() {
-        [] => convolve(x.clone(), weight, None, dims),
+        [] => convolve(x.clone(), weight, bias, dims),
         folded => {
             let (a, b, scale, blocks) = stack(folded);
-            lora_conv(x.clone(), weight.clone(), a, b, &LowRankConv { dims: dims.clone(), scale, blocks })
+            lora_conv(x.clone(), weight, a, b, bias, &LowRankConv { dims: dims.clone(), scale, blocks })
         }
     };
-    let y = apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(x.clone(), path, multiplier, dims));
-    match bias {
-        Some(bias) => y + broadcast(bias),
-        None => y,
-    }
+    apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(x.clone(), path, multiplier, dims))
 }
 
 /// The active low-rank changes of a weight, when the fused operation can serve them all: the base is frozen, nothing
@@ -112,11 +108,4 @@ fn shared_rows<const D: usize>(x: Tensor<D>, a: Tensor<D>, groups: usize, dims: 
     joined[0] = batch;
     joined[1] = groups * rank;
     h.reshape(joined)
-}
-
-/// A bias as `[1, out, 1…]`.
-fn broadcast<const D: usize>(bias: Tensor<1>) -> Tensor<D> {
-    let mut shape = [1; D];
-    shape[1] = bias.dims()[0];
-    bias.reshape(shape)
 }

@@ -1,0 +1,197 @@
+//! What a backend computes: the default in Burn's operations.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Scalar, TensorMetadata};
+use burn::tensor::Shape;
+
+use super::{ConvDims, LowRankConv};
+
+/// Forward and gradients of convolutions, plain and with a folded low-rank adapter, on one backend.
+///
+/// Shapes, with `g` groups, kernel `k…`, `n = in/g · Πk`: `x [batch, in, length…]`, `weight [out, in/g, k…]`,
+/// `a [r, n]`, `b [out, r / blocks]`, `bias [out]`, `y` and `dy [batch, out, length…]`.
+pub trait ConvBody: Backend {
+    /// `y = conv(x, W + s·B·A) + bias`.
+    fn conv_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: &LowRankConv,
+    ) -> FloatTensor<Self> {
+        folded_forward::<Self>(x, weight, a, b, bias, spec)
+    }
+
+    /// `(dx, dA, dB)`; `dx` only when `wants_dx`.
+    fn conv_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        spec: &LowRankConv,
+        wants_dx: bool,
+    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>, FloatTensor<Self>) {
+        folded_backward::<Self>(x, weight, a, b, dy, spec, wants_dx)
+    }
+
+    /// `y = conv(x, W) + bias`.
+    fn plain_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        dims: &ConvDims,
+    ) -> FloatTensor<Self> {
+        conv::<Self>(x, weight, bias, dims)
+    }
+
+    /// `dx = convᵀ(dy, W)`.
+    fn plain_dx(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        dims: &ConvDims,
+    ) -> FloatTensor<Self> {
+        conv_dx::<Self>(x, weight, dy, dims)
+    }
+
+    /// The gradient of `W`.
+    fn plain_dw(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        dims: &ConvDims,
+    ) -> FloatTensor<Self> {
+        conv_dw::<Self>(x, weight, dy, dims)
+    }
+}
+
+/// The default of [`ConvBody::conv_forward`].
+pub(super) fn folded_forward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    spec: &LowRankConv,
+) -> FloatTensor<B> {
+    conv::<B>(x, fold::<B>(weight, a, b, spec), bias, &spec.dims)
+}
+
+/// The default of [`ConvBody::conv_backward`].
+pub(super) fn folded_backward<B: ConvBody>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    spec: &LowRankConv,
+    wants_dx: bool,
+) -> (Option<FloatTensor<B>>, FloatTensor<B>, FloatTensor<B>) {
+    let kernel = weight.shape();
+    let folded = fold::<B>(weight, a.clone(), b.clone(), spec);
+    let dx = wants_dx.then(|| B::plain_dx(x.clone(), folded.clone(), dy.clone(), &spec.dims));
+    let scaled = |t| B::float_mul_scalar(t, Scalar::from(spec.scale));
+    if spec.blocks == spec.dims.groups() {
+        let (da, db) = low_rank_gradients::<B>(x, &a, b, dy, &kernel, spec);
+        return (dx, da, scaled(db));
+    }
+    // `A` is shared by all groups: the grouped weight is small (`out · in/g · k`), so its dense gradient is cheaper than
+    // `r` channels for every group.
+    let dw = B::plain_dw(x, folded, dy, &spec.dims);
+    let dw = B::float_reshape(dw, Shape::new([kernel[0], a.shape()[1]]));
+    let da = B::float_matmul(B::float_swap_dims(b, 0, 1), dw.clone());
+    (dx, scaled(da), scaled(B::float_matmul(dw, B::float_swap_dims(a, 0, 1))))
+}
+
+/// `W + s·B·A`, block by block.
+fn fold<B: Backend>(
+    weight: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    spec: &LowRankConv,
+) -> FloatTensor<B> {
+    let kernel = weight.shape();
+    let (rank, n) = (a.shape()[0], a.shape()[1]);
+    let a = B::float_reshape(a, Shape::new([spec.blocks, rank / spec.blocks, n]));
+    let b = B::float_reshape(b, Shape::new([spec.blocks, kernel[0] / spec.blocks, rank / spec.blocks]));
+    let delta = B::float_mul_scalar(B::float_matmul(b, a), Scalar::from(spec.scale));
+    B::float_add(weight, B::float_reshape(delta, kernel))
+}
+
+/// `dA` (scaled) and `dB` (not yet scaled), when every group has its own block.
+///
+/// `h = A * x` has `r` channels; `dB = dy·hᵀ`, `dh = s·Bᵀ·dy`, and `dA` is the weight gradient of that small convolution.
+fn low_rank_gradients<B: Backend>(
+    x: FloatTensor<B>,
+    a: &FloatTensor<B>,
+    b: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    kernel: &Shape,
+    spec: &LowRankConv,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (rank, out, blocks) = (a.shape()[0], kernel[0], spec.blocks);
+    let mut a_kernel = kernel.clone();
+    a_kernel[0] = rank;
+    let a4 = B::float_reshape(a.clone(), a_kernel);
+    let h = bare::<B>(x.clone(), a4.clone(), &spec.dims);
+    let h_shape = h.shape();
+    let batch = h_shape[0];
+    let positions = h_shape.iter().skip(2).product::<usize>();
+    let grouped = |t, channels: usize| B::float_reshape(t, Shape::new([batch, blocks, channels / blocks, positions]));
+    let dy = grouped(dy, out);
+    let h = grouped(h, rank);
+
+    let db = B::float_matmul(dy.clone(), B::float_swap_dims(h, 2, 3));
+    let db = B::float_reshape(B::float_sum_dim(db, 0), Shape::new([out, rank / blocks]));
+
+    let bt = B::float_swap_dims(B::float_reshape(b, Shape::new([1, blocks, out / blocks, rank / blocks])), 2, 3);
+    let bt = B::float_expand(bt, Shape::new([batch, blocks, rank / blocks, out / blocks]));
+    let dh = B::float_mul_scalar(B::float_matmul(bt, dy), Scalar::from(spec.scale));
+    let da = conv_dw::<B>(x, a4, B::float_reshape(dh, h_shape), &spec.dims);
+    (B::float_reshape(da, a.shape()), db)
+}
+
+fn bare<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, dims: &ConvDims) -> FloatTensor<B> {
+    match dims.clone() {
+        ConvDims::One(options) => B::conv1d(x, weight, None, options),
+        ConvDims::Two(options) => B::conv2d(x, weight, None, options),
+    }
+}
+
+pub(super) fn conv<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    dims: &ConvDims,
+) -> FloatTensor<B> {
+    match dims.clone() {
+        ConvDims::One(options) => B::conv1d(x, weight, Some(bias), options),
+        ConvDims::Two(options) => B::conv2d(x, weight, Some(bias), options),
+    }
+}
+
+pub(super) fn conv_dx<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    dims: &ConvDims,
+) -> FloatTensor<B> {
+    match dims.clone() {
+        ConvDims::One(options) => B::conv1d_x_backward(x, weight, dy, options),
+        ConvDims::Two(options) => B::conv2d_x_backward(x, weight, dy, options),
+    }
+}
+
+pub(super) fn conv_dw<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    dims: &ConvDims,
+) -> FloatTensor<B> {
+    match dims.clone() {
+        ConvDims::One(options) => B::conv1d_weight_backward(x, weight, dy, options),
+        ConvDims::Two(options) => B::conv2d_weight_backward(x, weight, dy, options),
+    }
+}

@@ -1,0 +1,146 @@
+//! The CPU: 1-D convolutions of `f32` by [`lowrank::kernels::conv1d`], anything else by the default.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Bytes, DType, Shape};
+use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
+use lowrank::kernels::activation::Activation;
+use lowrank::kernels::conv1d::{self, LowRank, Problem, Values, Weight};
+
+use super::body::{self, ConvBody};
+use super::{ConvDims, LowRankConv};
+
+impl ConvBody for Flex {
+    fn conv_forward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        bias: FlexTensor,
+        spec: &LowRankConv,
+    ) -> FlexTensor {
+        let Some(fast) = Fast::new(&x, &weight, &spec.dims, &[&a, &b, &bias]) else {
+            return body::folded_forward::<Self>(x, weight, a, b, bias, spec);
+        };
+        let (a, b) = (a.to_contiguous(), b.to_contiguous());
+        fast.forward(&x, &weight, Some(low_rank(&a, &b, spec)), &bias)
+    }
+
+    fn conv_backward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        dy: FlexTensor,
+        spec: &LowRankConv,
+        wants_dx: bool,
+    ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
+        let fast = Fast::new(&x, &weight, &spec.dims, &[&a, &b, &dy]);
+        let Some(fast) = fast.filter(|_| spec.blocks == spec.dims.groups()) else {
+            return body::folded_backward::<Self>(x, weight, a, b, dy, spec, wants_dx);
+        };
+        let (a, b, dy) = (a.to_contiguous(), b.to_contiguous(), dy.to_contiguous());
+        let low = low_rank(&a, &b, spec);
+        let dx = wants_dx.then(|| fast.dx(&weight, Some(low), &dy));
+        let x = x.to_contiguous();
+        let (da, db) = conv1d::low_rank_gradients(&fast.problem(), values(&x), values(&dy), &low);
+        (dx, tensor(da, a.shape()), tensor(db, b.shape()))
+    }
+
+    fn plain_forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, dims: &ConvDims) -> FlexTensor {
+        match Fast::new(&x, &weight, dims, &[&bias]) {
+            Some(fast) => fast.forward(&x, &weight, None, &bias),
+            None => body::conv::<Self>(x, weight, bias, dims),
+        }
+    }
+
+    fn plain_dx(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, dims: &ConvDims) -> FlexTensor {
+        match Fast::new(&x, &weight, dims, &[&dy]) {
+            Some(fast) => fast.dx(&weight, None, &dy.to_contiguous()),
+            None => body::conv_dx::<Self>(x, weight, dy, dims),
+        }
+    }
+
+    fn plain_dw(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, dims: &ConvDims) -> FlexTensor {
+        let Some(fast) = Fast::new(&x, &weight, dims, &[&dy]) else {
+            return body::conv_dw::<Self>(x, weight, dy, dims);
+        };
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        tensor(conv1d::weight_gradient(&fast.problem(), values(&x), values(&dy)), weight.shape())
+    }
+}
+
+/// A convolution that the kernels take.
+struct Fast {
+    geometry: ConvGeometry,
+    batch: usize,
+    length: usize,
+    columns: usize,
+}
+
+impl Fast {
+    /// `None` for two axes, for another type than `f32`, and for shapes that do not fit: those are the default's to refuse.
+    fn new(x: &FlexTensor, weight: &FlexTensor, dims: &ConvDims, others: &[&FlexTensor]) -> Option<Self> {
+        let ConvDims::One(options) = dims else { return None };
+        if [x, weight].into_iter().chain(others.iter().copied()).any(|tensor| tensor.dtype() != DType::F32) {
+            return None;
+        }
+        let (input, kernel) = (x.shape(), weight.shape());
+        let (before, after) = options.padding[0];
+        let axis = Axis {
+            kernel: kernel[2],
+            stride: options.stride[0],
+            dilation: options.dilation[0],
+            padding: Padding::Explicit(before, after),
+        };
+        let geometry = ConvGeometry::new(input[1], kernel[0], options.groups, PaddingMode::Zeros, vec![axis]).ok()?;
+        let columns = geometry.output_lengths(&[input[2]]).ok()?[0];
+        (geometry.weight_shape()[..] == kernel[..]).then_some(Self {
+            geometry,
+            batch: input[0],
+            length: input[2],
+            columns,
+        })
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        Problem { geometry: &self.geometry, batch: self.batch, length: self.length }
+    }
+
+    fn forward(
+        &self,
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        low_rank: Option<LowRank<'_>>,
+        bias: &FlexTensor,
+    ) -> FlexTensor {
+        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
+        let shape = [self.batch, self.geometry.out_channels(), self.columns];
+        let mut y = vec![0.0; shape.iter().product()];
+        let weight = Weight { base: Values::F32(values(&weight)), low_rank };
+        conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity, &mut y);
+        tensor(y, Shape::new(shape))
+    }
+
+    fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {
+        let (weight, dy) = (weight.to_contiguous(), dy.to_contiguous());
+        let shape = [self.batch, self.geometry.in_channels(), self.length];
+        let mut dx = vec![0.0; shape.iter().product()];
+        let weight = Weight { base: Values::F32(values(&weight)), low_rank };
+        conv1d::input_gradient(&self.problem(), values(&dy), &weight, &mut dx);
+        tensor(dx, Shape::new(shape))
+    }
+}
+
+fn low_rank<'a>(a: &'a FlexTensor, b: &'a FlexTensor, spec: &LowRankConv) -> LowRank<'a> {
+    LowRank { a: values(a), b: values(b), rank: a.shape()[0], blocks: spec.blocks, scale: spec.scale }
+}
+
+/// The values of a contiguous tensor of `f32`.
+fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("a contiguous tensor of f32")
+}
+
+fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}

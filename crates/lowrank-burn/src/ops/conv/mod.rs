@@ -1,0 +1,163 @@
+//! Convolution with a low-rank adapter, 1-D and 2-D.
+
+mod body;
+mod flex;
+mod graph;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+use burn::tensor::ops::ConvOptions;
+
+pub use body::ConvBody;
+pub use graph::LoraConv;
+
+/// Stride, zero padding, dilation and groups of a convolution over one or two axes.
+#[derive(Debug, Clone)]
+pub enum ConvDims {
+    /// Over `[batch, channels, length]`.
+    One(ConvOptions<1>),
+    /// Over `[batch, channels, height, width]`.
+    Two(ConvOptions<2>),
+}
+
+impl ConvDims {
+    /// The number of groups.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        match self {
+            Self::One(options) => options.groups,
+            Self::Two(options) => options.groups,
+        }
+    }
+
+    /// The same convolution in one group.
+    #[must_use]
+    pub fn ungrouped(&self) -> Self {
+        match self.clone() {
+            Self::One(options) => Self::One(ConvOptions { groups: 1, ..options }),
+            Self::Two(options) => Self::Two(ConvOptions { groups: 1, ..options }),
+        }
+    }
+
+    /// The convolution of kernel size 1 that follows this one in a two-path adapter: no stride, padding or dilation.
+    #[must_use]
+    pub fn pointwise(&self, groups: usize) -> Self {
+        match self {
+            Self::One(_) => Self::One(ConvOptions::new([1], [0], [1], groups)),
+            Self::Two(_) => Self::Two(ConvOptions::new([1, 1], [0, 0], [1, 1], groups)),
+        }
+    }
+}
+
+/// What the fused convolution needs beside its tensors.
+#[derive(Debug, Clone)]
+pub struct LowRankConv {
+    /// Geometry of the convolution.
+    pub dims: ConvDims,
+    /// `s` in `W + s·B·A`.
+    pub scale: f32,
+    /// Independent low-rank blocks: the number of groups when each group has its own rows of `A`
+    /// ([`GroupMode::PerGroup`](lowrank::adapter::GroupMode)), otherwise 1.
+    pub blocks: usize,
+}
+
+/// Convolution with the folded kernel `W + s·B·A`, in one pass over `x`, plus a bias:
+///
+/// `y[n, o, t] = Σ_i Σ_j (W[o, i, j] + s·Σ_p B[o, p]·A[p, i, j]) · x[n, i, stride·t + dilation·j − padding]`
+///
+/// Gradients reach `x`, `a`, `b` and the bias; `weight` is a constant.
+///
+/// # Shapes
+/// - `x`: `[batch, in, length…]`
+/// - `weight`: `[out, in/groups, kernel…]`
+/// - `a`: `[r, in/groups · Πkernel]`, `b`: `[out, r / blocks]`
+/// - output: `[batch, out, length…]`
+///
+/// # Panics
+/// When a shape does not fit another, as Burn's own operations do.
+///
+/// PEFT computes `conv(x, W) + s·conv(conv(x, A), B)` instead, which pays two further passes over full-size
+/// activations and drops dilation and padding mode in `A`.
+#[must_use]
+pub fn lora_conv<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<D>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    spec: &LowRankConv,
+) -> Tensor<D> {
+    let (x, dims) = without_remainder(x, &weight, &spec.dims);
+    let (constant, trained) = split_bias(bias, &weight);
+    let y = Tensor::from_dispatch(<Dispatch as LoraConv>::lora_conv(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        constant.into_dispatch(),
+        LowRankConv { dims, ..spec.clone() },
+    ));
+    add_bias(y, trained)
+}
+
+/// A plain convolution over the axes of `dims`.
+///
+/// # Panics
+/// When the rank `D` is not that of `dims`, or a shape does not fit another.
+#[must_use]
+pub fn convolve<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<D>,
+    bias: Option<Tensor<1>>,
+    dims: &ConvDims,
+) -> Tensor<D> {
+    let (x, dims) = without_remainder(x, &weight, dims);
+    let (constant, trained) = split_bias(bias, &weight);
+    let y = Tensor::from_dispatch(<Dispatch as LoraConv>::plain_conv(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        constant.into_dispatch(),
+        dims,
+    ));
+    add_bias(y, trained)
+}
+
+/// A bias that is a constant of the operation, and one that is trained and added after it.
+fn split_bias<const D: usize>(bias: Option<Tensor<1>>, weight: &Tensor<D>) -> (Tensor<1>, Option<Tensor<1>>) {
+    let zeros = || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
+    match bias {
+        Some(bias) if bias.is_tracked() => (zeros(), Some(bias)),
+        Some(bias) => (bias, None),
+        None => (zeros(), None),
+    }
+}
+
+/// `y[n, o, …] + bias[o]`.
+fn add_bias<const D: usize>(y: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let Some(bias) = bias else { return y };
+    let mut shape = [1; D];
+    shape[1] = bias.dims()[0];
+    y + bias.reshape(shape)
+}
+
+/// The input without the positions at its end that no output reads, in padding or in `x` itself.
+///
+/// Burn 0.22.1 computes a wrong weight gradient for a grouped 1-D convolution whose stride leaves such a remainder.
+fn without_remainder<const D: usize>(x: Tensor<D>, weight: &Tensor<D>, dims: &ConvDims) -> (Tensor<D>, ConvDims) {
+    let ConvDims::One(options) = dims else { return (x, dims.clone()) };
+    let ([stride], [dilation], [(before, after)]) = (options.stride, options.dilation, options.padding);
+    let (length, span) = (x.dims()[2], dilation * (weight.dims()[2].saturating_sub(1)) + 1);
+    let padded = length + before + after;
+    if options.groups == 1 || stride == 1 || padded < span {
+        return (x, dims.clone());
+    }
+    let remainder = (padded - span) % stride;
+    let (after, unread) = (after.saturating_sub(remainder), remainder.saturating_sub(after));
+    let (x, padding) = if unread < length {
+        (x.narrow(2, 0, length - unread), (before, after))
+    } else {
+        // All outputs read padding alone; a tensor cannot be empty, so a zero stands in for a position of it.
+        (x.narrow(2, 0, 1).mul_scalar(0.0), (before - (unread - length) - 1, after))
+    };
+    (x, ConvDims::One(ConvOptions { padding: [padding], ..options.clone() }))
+}

@@ -234,7 +234,7 @@ mod tests {
                 ("dgates", &results[2], dgates),
                 ("dbefore", &results[3], dbefore),
             ] {
-                assert_close(&format!("{what} {name}"), got, &exact, 5e-6);
+                assert_close(&format!("{what} {name}"), got, &exact, 1e-5);
             }
         }
     }

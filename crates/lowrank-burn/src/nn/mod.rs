@@ -3,17 +3,30 @@
 //!
 //! Change `use burn::nn::conv::Conv1d` to `use lowrank_burn::nn::Conv1d` and a model trains its adapters without the
 //! dense weight gradient, and with `lora_dropout`. [`Conv1d`] has PyTorch's padding modes besides.
+//!
+//! What stands between such layers is here too, in one pass over memory each: [`LayerNorm`], [`GroupNorm`], [`BatchNorm`] by
+//! its running statistics, [`Gelu`] and [`Lstm`]. Adapters do not attach to them.
 
+mod batch_norm;
 mod conv;
 mod conv1d;
 mod conv2d;
 mod embedding;
+mod gelu;
+mod group_norm;
+mod layer_norm;
 mod linear;
+mod lstm;
 
+pub use batch_norm::{BatchNorm, BatchNormConfig};
 pub use conv1d::{Conv1d, Conv1dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig};
 pub use embedding::{Embedding, EmbeddingConfig};
+pub use gelu::Gelu;
+pub use group_norm::{GroupNorm, GroupNormConfig};
+pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig};
+pub use lstm::{Lstm, LstmConfig};
 
 /// Marks a layer whose forward knows adapters. Attaching sees it in the layer's `Debug` form.
 #[derive(Debug, Clone, Copy, Default)]

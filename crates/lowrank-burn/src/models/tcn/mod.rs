@@ -9,7 +9,6 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, PaddingConfig1d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use lowrank::{Error, Result, Subject};
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::weight_norm::WeightNorm;
 use crate::nn::{Conv1d, Conv1dConfig, Linear, LinearConfig};
+use crate::ops::relu;
 
 /// The keys of a TCN's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,78 @@
+//! The operation of a backend, and its backward.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+
+use super::body::LstmBody;
+use super::sequence::{self, Trace};
+
+/// An LSTM over time as an operation of a backend; its backward lives in the implementation for `Autodiff`.
+#[backend_extension(Flex, Autodiff)]
+pub trait Lstm: Backend {
+    /// The hidden state after every step, then the cell state after the last: `[time + 1, batch, hidden]`.
+    fn lstm(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+        cell: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl Lstm for Flex {
+    fn lstm(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+        cell: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        sequence::forward::<Self>(&input, weight, hidden, cell)
+    }
+}
+
+#[derive(Debug)]
+struct LstmBackward;
+
+impl<B: LstmBody> Backward<B, 4> for LstmBackward {
+    type State = Trace<B>;
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let dstates = grads.consume::<B>(&ops.node);
+        let [input, weight, hidden, cell] = ops.parents;
+        let gradients = sequence::backward::<B>(ops.state, &dstates, weight.is_some());
+        for (node, gradient) in [
+            (input, Some(gradients.input)),
+            (weight, gradients.weight),
+            (hidden, Some(gradients.hidden)),
+            (cell, Some(gradients.cell)),
+        ] {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: LstmBody, C: CheckpointStrategy> Lstm for Autodiff<B, C> {
+    fn lstm(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+        cell: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [input.node(), weight.node(), hidden.node(), cell.node()];
+        let prepared = LstmBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let (input, weight) = (input.into_primitive(), weight.into_primitive());
+        let (hidden, cell) = (hidden.into_primitive(), cell.into_primitive());
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let (states, trace) = sequence::forward_traced::<B>(&input, weight, hidden, cell);
+                prepared.finish(trace, states)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(sequence::forward::<B>(&input, weight, hidden, cell)),
+        }
+    }
+}

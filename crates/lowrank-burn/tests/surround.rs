@@ -1,0 +1,283 @@
+//! What surrounds the adapters, against Burn's own operations and against the default body in `f64`: values and gradients.
+
+use burn::module::{Param, RunningState};
+use burn::nn::{LstmConfig, LstmState};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, activation, module};
+use lowrank::random::Random;
+use lowrank_burn::{nn, ops};
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+/// Draws the inputs of a comparison.
+struct Inputs {
+    random: Random,
+    device: Device,
+}
+
+impl Inputs {
+    fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed, "surround", 0), device: Device::flex().autodiff() }
+    }
+
+    fn draw<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| 2.0 * self.random.normal()).collect();
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.cast(FloatDType::F64).into_data().try_to_vec().unwrap()
+}
+
+#[track_caller]
+fn assert_close(name: &str, got: &[f64], exact: &[f64]) {
+    assert_eq!(got.len(), exact.len(), "{name}");
+    let scale = exact.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+    for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
+        assert!((got - exact).abs() <= 1e-5 * scale, "{name}[{index}]: {got} instead of {exact}");
+    }
+}
+
+/// The values of `f(inputs)`, and the gradient of its sum weighted by `dy` for each input: in `f32`, or in `f64`.
+fn run<const D: usize, const E: usize>(
+    dtype: DType,
+    x: &Tensor<D>,
+    parameters: &[Tensor<E>],
+    dy: Option<&Tensor<D>>,
+    f: &impl Fn(Tensor<D>, Vec<Tensor<E>>) -> Tensor<D>,
+) -> Vec<Vec<f64>> {
+    let float: FloatDType = dtype.into();
+    let x = x.clone().cast(float).detach().require_grad();
+    let parameters: Vec<_> =
+        parameters.iter().map(|parameter| parameter.clone().cast(float).detach().require_grad()).collect();
+    let y = f(x.clone(), parameters.clone());
+    let mut results = vec![values(y.clone())];
+    if let Some(dy) = dy {
+        let gradients = (y * dy.clone().cast(float)).sum().backward();
+        results.push(values(x.grad(&gradients).unwrap()));
+        results.extend(parameters.iter().map(|parameter| values(parameter.grad(&gradients).unwrap())));
+    }
+    results
+}
+
+/// Ours in `f32` against ours in `f64`, which is the default body, and against Burn's.
+fn compare<const D: usize, const E: usize>(
+    name: &str,
+    (x, parameters, dy): (Tensor<D>, Vec<Tensor<E>>, Tensor<D>),
+    ours: impl Fn(Tensor<D>, Vec<Tensor<E>>) -> Tensor<D>,
+    burns: impl Fn(Tensor<D>, Vec<Tensor<E>>) -> Tensor<D>,
+) {
+    let fast = run(DType::F32, &x, &parameters, Some(&dy), &ours);
+    for (other, results) in [
+        ("our default in f64", run(DType::F64, &x, &parameters, Some(&dy), &ours)),
+        ("Burn in f64", run(DType::F64, &x, &parameters, Some(&dy), &burns)),
+    ] {
+        for (index, (got, exact)) in fast.iter().zip(&results).enumerate() {
+            assert_close(&format!("{name}, result {index}, against {other}"), got, exact);
+        }
+    }
+    // Nobody else reads a tensor without gradients: it may be overwritten, and its values are the same.
+    let alone = ours(x.inner().detach(), parameters.into_iter().map(Tensor::inner).collect());
+    assert_close(&format!("{name} in place"), &values(alone), &fast[0]);
+}
+
+fn cases(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn activations_agree(seed: u64, rows in 1_usize..20, width in 1_usize..300, slope in 0.0_f32..1.0) {
+        let mut inputs = Inputs::new(seed);
+        let mut check = |name: &str, ours: &dyn Fn(Tensor<2>) -> Tensor<2>, burns: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+            let tensors = (inputs.draw([rows, width]), Vec::<Tensor<1>>::new(), inputs.draw([rows, width]));
+            compare(name, tensors, |x, _| ours(x), |x, _| burns(x));
+            // A transposed view is not contiguous.
+            let tensors = (inputs.draw([width, rows]), Vec::<Tensor<1>>::new(), inputs.draw([width, rows]));
+            compare(name, tensors, |x, _| ours(x.transpose()).transpose(), |x, _| burns(x));
+        };
+        check("relu", &ops::relu, &activation::relu);
+        check("gelu", &ops::gelu, &activation::gelu);
+        check("gelu_approximate", &ops::gelu_approximate, &activation::gelu_approximate);
+        check("silu", &ops::silu, &activation::silu);
+        check("leaky_relu", &|x| ops::leaky_relu(x, slope), &|x| activation::leaky_relu(x, slope.into()));
+    }
+
+    #[test]
+    fn softmax_agrees(seed: u64, shape in [1_usize..6, 1_usize..20, 1_usize..200], dim in 0_usize..3) {
+        let mut inputs = Inputs::new(seed);
+        let tensors = (inputs.draw(shape), Vec::<Tensor<1>>::new(), inputs.draw(shape));
+        compare("softmax", tensors, |x, _| ops::softmax(x, dim), |x, _| activation::softmax(x, dim));
+    }
+
+    #[test]
+    fn layer_norm_agrees(seed: u64, shape in [1_usize..6, 1_usize..20, 2_usize..200]) {
+        let mut inputs = Inputs::new(seed);
+        let parameters = vec![inputs.draw([shape[2]]), inputs.draw([shape[2]])];
+        let tensors = (inputs.draw(shape), parameters, inputs.draw(shape));
+        let pair = |parameters: Vec<Tensor<1>>| <[Tensor<1>; 2]>::try_from(parameters).unwrap();
+        compare(
+            "layer_norm",
+            tensors,
+            |x, parameters| { let [gamma, beta] = pair(parameters); ops::layer_norm(x, gamma, Some(beta), 1e-2) },
+            |x, parameters| { let [gamma, beta] = pair(parameters); module::layer_norm(x, gamma, Some(beta), 1e-2) },
+        );
+    }
+
+    #[test]
+    fn group_norm_agrees(seed: u64, batch in 1_usize..4, groups in 1_usize..4, each in 1_usize..5, length in 1_usize..100) {
+        prop_assume!(each * length > 1);
+        let mut inputs = Inputs::new(seed);
+        let shape = [batch, groups * each, length];
+        let parameters = vec![inputs.draw([shape[1]]), inputs.draw([shape[1]])];
+        let tensors = (inputs.draw(shape), parameters, inputs.draw(shape));
+        let apply = |by_burn: bool| move |x: Tensor<3>, parameters: Vec<Tensor<1>>| {
+            let [gamma, beta] = <[Tensor<1>; 2]>::try_from(parameters).unwrap();
+            if by_burn {
+                let sets = x.clone().reshape([batch * groups, each * length]);
+                let (variance, mean) = sets.clone().var_mean_bias(1);
+                let normalised = ((sets - mean) / variance.add_scalar(1e-2).sqrt()).reshape(shape);
+                normalised * gamma.reshape([1, shape[1], 1]) + beta.reshape([1, shape[1], 1])
+            } else {
+                ops::group_norm(x, Some(gamma), Some(beta), groups, 1e-2)
+            }
+        };
+        compare("group_norm", tensors, apply(false), apply(true));
+    }
+
+    #[test]
+    fn batch_norm_agrees(seed: u64, shape in [1_usize..5, 1_usize..10, 1_usize..100]) {
+        let mut inputs = Inputs::new(seed);
+        let parameters = vec![inputs.draw([shape[1]]), inputs.draw([shape[1]])];
+        let (mean, variance) = (inputs.draw([shape[1]]), inputs.draw([shape[1]]).abs());
+        let tensors = (inputs.draw(shape), parameters, inputs.draw(shape));
+        let apply = |by_burn: bool| {
+            let (mean, variance) = (mean.clone(), variance.clone());
+            move |x: Tensor<3>, parameters: Vec<Tensor<1>>| {
+                let [gamma, beta] = <[Tensor<1>; 2]>::try_from(parameters).unwrap();
+                let float: FloatDType = x.dtype().into();
+                let (mean, variance) = (mean.clone().cast(float), variance.clone().cast(float));
+                let (mean, variance) =
+                    if x.device().is_autodiff() { (mean, variance) } else { (mean.inner(), variance.inner()) };
+                if by_burn {
+                    module::batch_norm(x, gamma, beta, mean, variance, 1e-2)
+                } else {
+                    ops::batch_norm_eval(x, [gamma, beta], [mean, variance], 1e-2)
+                }
+            }
+        };
+        compare("batch_norm", tensors, apply(false), apply(true));
+    }
+
+    #[test]
+    fn lstm_agrees(seed: u64, time in 1_usize..6, batch in 1_usize..5, hidden in 1_usize..40) {
+        let mut inputs = Inputs::new(seed);
+        let (shape, state) = ([time, batch, 4 * hidden], [batch, hidden]);
+        let parameters = vec![inputs.draw([4 * hidden, hidden]) * 0.3, inputs.draw(state), inputs.draw(state)];
+        let tensors = (inputs.draw(shape), parameters, inputs.draw(shape));
+        // All states side by side in the shape of the input, so that the gradient of each is asked for.
+        let spread = move |output: Tensor<3>, cell: Tensor<2>| {
+            Tensor::cat(vec![output.clone(), output.clone() * 2.0, output, cell.unsqueeze::<3>().repeat(&[time, 1, 1])], 2)
+        };
+        let by_steps = |input: Tensor<3>, parameters: Vec<Tensor<2>>| {
+            let [weight, mut h, mut c] = <[Tensor<2>; 3]>::try_from(parameters).unwrap();
+            let mut outputs = Vec::new();
+            for step in input.iter_dim(0) {
+                let z = step.squeeze_dim::<2>(0) + h.matmul(weight.clone().transpose());
+                let gate = |index: usize| z.clone().narrow(1, index * hidden, hidden);
+                c = activation::sigmoid(gate(1)) * c + activation::sigmoid(gate(0)) * gate(2).tanh();
+                h = activation::sigmoid(gate(3)) * c.clone().tanh();
+                outputs.push(h.clone().unsqueeze::<3>());
+            }
+            spread(Tensor::cat(outputs, 0), c)
+        };
+        compare("lstm", tensors, |input, parameters| {
+            let [weight, hidden, cell] = <[Tensor<2>; 3]>::try_from(parameters).unwrap();
+            let (output, cell) = ops::lstm(input, weight, [hidden, cell]);
+            spread(output, cell)
+        }, by_steps);
+    }
+}
+
+/// Parameters that are frozen get no gradient, and those of a frozen input are there alone.
+#[test]
+fn a_gradient_goes_where_it_is_asked_for() {
+    let mut inputs = Inputs::new(0);
+    let (x, gamma, beta) = (inputs.draw([2, 4, 30]), inputs.draw([4]), inputs.draw([4]));
+    let moments = [inputs.draw([4]), inputs.draw([4]).abs()];
+    let grouped = |x: Tensor<3>, gamma, beta| ops::group_norm(x, Some(gamma), Some(beta), 2, 1e-5);
+    let batch = |x: Tensor<3>, gamma, beta| ops::batch_norm_eval(x, [gamma, beta], moments.clone(), 1e-5);
+    let norms: [&dyn Fn(Tensor<3>, Tensor<1>, Tensor<1>) -> Tensor<3>; 2] = [&grouped, &batch];
+    for norm in norms {
+        let tracked = x.clone().require_grad();
+        let gradients = norm(tracked.clone(), gamma.clone(), beta.clone()).powi_scalar(2).sum().backward();
+        assert!(tracked.grad(&gradients).is_some());
+        let trained = gamma.clone().require_grad();
+        let gradients = norm(x.clone(), trained.clone(), beta.clone()).powi_scalar(2).sum().backward();
+        assert!(trained.grad(&gradients).is_some());
+    }
+}
+
+#[test]
+fn layers_made_from_burns_agree_with_them() {
+    let mut inputs = Inputs::new(1);
+    let device = inputs.device.clone();
+    let x = inputs.draw([3, 6, 10]);
+    let parameter = |inputs: &mut Inputs, size| Param::from_tensor(inputs.draw([size]));
+
+    let config = nn::LayerNormConfig::new(10).with_epsilon(0.1);
+    let mut layer = config.init(&device);
+    (layer.gamma, layer.beta) = (parameter(&mut inputs, 10), Some(parameter(&mut inputs, 10)));
+    let ours = nn::LayerNorm::from_burn(layer.clone(), config.epsilon).forward(x.clone());
+    assert_close("layer norm", &values(ours), &values(layer.forward(x.clone())));
+
+    for affine in [true, false] {
+        let layer = nn::GroupNormConfig::new(3, 6).with_affine(affine).init(&device);
+        let ours = nn::GroupNorm::from(layer.clone()).forward(x.clone());
+        assert_close("group norm", &values(ours), &values(layer.forward(x.clone())));
+    }
+
+    let mut layer = nn::BatchNormConfig::new(6).init(&device);
+    (layer.gamma, layer.beta) = (parameter(&mut inputs, 6), parameter(&mut inputs, 6));
+    layer.running_mean = RunningState::new(inputs.draw([6]));
+    layer.running_var = RunningState::new(inputs.draw([6]).abs());
+    layer.training = Param::from_bool(false);
+    let ours = nn::BatchNorm::from(layer.clone()).forward(x.clone());
+    assert_close("batch norm", &values(ours), &values(layer.forward(x.clone())));
+
+    for layer in [burn::nn::Gelu::new(), burn::nn::Gelu::new_approximate()] {
+        let ours = nn::Gelu::from(layer.clone()).forward(x.clone());
+        assert_close("gelu", &values(ours), &values(layer.forward(x.clone())));
+    }
+}
+
+#[test]
+fn an_lstm_made_from_burns_agrees_with_it() {
+    let mut inputs = Inputs::new(2);
+    let device = inputs.device.clone();
+    let x = inputs.draw([3, 7, 5]);
+    for (bias, batch_first, reverse) in [(true, true, false), (false, false, false), (true, true, true)] {
+        let config = LstmConfig::new(5, 4, bias).with_batch_first(batch_first).with_reverse(reverse);
+        let layer = config.init(&device);
+        let batch = if batch_first { 3 } else { 7 };
+        for state in [None, Some(LstmState::new(inputs.draw([batch, 4]), inputs.draw([batch, 4])))] {
+            let (output, last) = layer.forward(x.clone(), state.clone());
+            let (ours, our_last) = nn::Lstm::try_from(layer.clone()).unwrap().forward(x.clone(), state);
+            assert_close("output", &values(ours), &values(output));
+            assert_close("cell", &values(our_last.cell), &values(last.cell));
+            assert_close("hidden", &values(our_last.hidden), &values(last.hidden));
+        }
+    }
+}
+
+#[test]
+fn an_lstm_that_pytorch_does_not_have_is_refused() {
+    let device = Device::flex();
+    for config in
+        [LstmConfig::new(2, 2, true).with_clip(Some(1.0)), LstmConfig::new(2, 2, true).with_input_forget(true)]
+    {
+        assert!(nn::Lstm::new(&config, &device).is_err(), "{config:?}");
+    }
+}

@@ -151,7 +151,8 @@ proptest! {
     fn batch_norm_agrees(seed: u64, shape in [1_usize..5, 1_usize..10, 1_usize..100]) {
         let mut inputs = Inputs::new(seed);
         let parameters = vec![inputs.draw([shape[1]]), inputs.draw([shape[1]])];
-        let (mean, variance) = (inputs.draw([shape[1]]), inputs.draw([shape[1]]).abs());
+        // A variance near zero would make large terms that cancel in the gradient of gamma, beyond what f32 can hold.
+        let (mean, variance) = (inputs.draw([shape[1]]), inputs.draw([shape[1]]).abs() + 0.5);
         let tensors = (inputs.draw(shape), parameters, inputs.draw(shape));
         let apply = |by_burn: bool| {
             let (mean, variance) = (mean.clone(), variance.clone());

@@ -115,12 +115,15 @@ impl Case {
             (sets.moments(&x), sets.backward(&x, &gamma, epsilon, &dy))
         };
         let [got_y, got_dx, got_dgamma, got_dbeta] = self.run();
-        // What a mean of 20 loses of a small spread, and what the largest term of a sum loses of a small sum.
+        // What a mean of 20 loses of a small spread, what γ makes of that, and what it adds up to in a sum along `dy`.
+        let largest = |values: &[f64]| values.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
         let sharpest = moments.iter().map(|[_, variance]| (variance + epsilon).sqrt().recip()).fold(1.0, f64::max);
-        let size = x.iter().zip(&dy).map(|(_, dy)| dy.abs() * sharpest).fold(1.0, f64::max);
-        assert_close("y", &got_y, &sets.forward(&x, [&gamma, &beta], &moments, epsilon), 1e-5 * sharpest);
-        assert_close("dx", &got_dx, &gradients.dx, 1e-5 * size * sharpest);
-        assert_close("dγ", &got_dgamma, &gradients.dgamma, 1e-5 * size * sharpest);
+        let size = largest(&dy) * sharpest;
+        let along = dy.iter().map(|dy| dy.abs()).sum::<f64>() / f64::from(u32::try_from(gamma.len().max(1)).unwrap());
+        let (y_size, dx_size) = (sharpest * largest(&gamma), size * sharpest * largest(&gamma));
+        assert_close("y", &got_y, &sets.forward(&x, [&gamma, &beta], &moments, epsilon), 1e-5 * y_size);
+        assert_close("dx", &got_dx, &gradients.dx, 1e-5 * dx_size);
+        assert_close("dγ", &got_dgamma, &gradients.dgamma, (1e-5 * size).max(1e-6 * along) * sharpest);
         assert_close("dβ", &got_dbeta, &gradients.dbeta, 1e-5 * size);
     }
 }

@@ -62,13 +62,14 @@ fn a_killed_run_resumes_and_ends_with_the_same_bits() {
     let root = tempfile::tempdir().unwrap();
     let file = run_file(root.path());
     let whole = finish(&file, &root.path().join("whole"), "2");
-    let (mut killed, mut round) = (0, 0);
+    let (mut killed, mut round, mut attempt) = (0, 0, 0);
     while killed < kills {
         let output = root.path().join(format!("killed-{round}"));
         round += 1;
         loop {
             let mut child = start(&file, &output, if killed % 2 == 0 { "1" } else { "2" });
-            sleep(Duration::from_millis(Random::new(11, "kill", killed).below(1500) as u64));
+            sleep(Duration::from_millis(Random::new(11, "kill", attempt).below(1500) as u64));
+            attempt += 1;
             let done = child.try_wait().unwrap();
             child.kill().unwrap();
             let ended = child.wait_with_output().unwrap();

@@ -61,6 +61,8 @@ pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
     assert!((M - 1) * a.row_stride + (steps - 1) * a.step_stride < a.data.len(), "steps beyond the scalars");
     let furthest = b.taps.iter().fold(0, |furthest, tap| furthest.max(*tap));
     assert!(furthest + (b.depth - 1) * b.row_stride + N * S::F32_LANES <= b.data.len(), "steps beyond the rows");
+    // A copy that nothing points to stays in registers; the place it came from would be written at every step.
+    let mut lanes = *sums;
     let mut scalar = a.data.as_ptr();
     for &tap in b.taps {
         let mut row = b.data.as_ptr().wrapping_add(tap);
@@ -74,7 +76,7 @@ pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
                 for m in 0..M {
                     let value = simd.splat_f32s(*scalar.add(m * a.row_stride));
                     for n in 0..N {
-                        sums[m][n] = simd.mul_add_e_f32s(value, columns[n], sums[m][n]);
+                        lanes[m][n] = simd.mul_add_e_f32s(value, columns[n], lanes[m][n]);
                     }
                 }
             }
@@ -82,6 +84,7 @@ pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
             row = row.wrapping_add(b.row_stride);
         }
     }
+    *sums = lanes;
 }
 
 /// `sums[p][q] += Σ_t a[p, t] · b[q, t]` over whole registers of `length`.

@@ -8,6 +8,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, Scalar, backend_extension};
 use burn::tensor::Tensor;
 
+use super::graph::register;
+
 /// Forward and gradients of a linear layer with a low-rank adapter, on one backend.
 ///
 /// Shapes: `x [rows, in]`, `weight [in, out]` (Burn's orientation), `a [r, in]`, `b [out, r]` (PEFT's), `y [rows, out]`.
@@ -85,15 +87,11 @@ impl<B: LinearBody> Backward<B, 3> for LoraLinearBackward {
     type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f32);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [node_x, node_a, node_b] = ops.parents;
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
         let dy = grads.consume::<B>(&ops.node);
         let (x, weight, a, b, scale) = ops.state;
-        let (dx, da, db) = B::linear_backward(x, weight, a, b, dy, scale, node_x.is_some());
-        for (node, grad) in [(node_x, dx), (node_a, Some(da)), (node_b, Some(db))] {
-            if let (Some(node), Some(grad)) = (node, grad) {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+        let (dx, da, db) = B::linear_backward(x, weight, a, b, dy, scale, parents[0].is_some());
+        register::<B, 3>(parents, [dx, Some(da), Some(db)], grads);
     }
 }
 

@@ -17,6 +17,7 @@
 mod activation;
 mod conv;
 mod flex;
+mod graph;
 mod linear;
 mod lstm;
 mod norm;

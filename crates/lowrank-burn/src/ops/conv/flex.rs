@@ -1,12 +1,13 @@
 //! The CPU: 1-D convolutions of `f32` by [`lowrank::kernels::conv1d`], anything else by the default.
 
-use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::DType;
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use lowrank::kernels::activation::Activation;
 use lowrank::kernels::conv1d::{self, LowRank, Problem, Values, Weight};
 
+use super::super::flex::{tensor, values};
 use super::body::{self, ConvBody};
 use super::{ConvDims, LowRankConv};
 
@@ -119,7 +120,7 @@ impl Fast {
         let mut y = vec![0.0; shape.iter().product()];
         let weight = Weight { base: Values::F32(values(&weight)), low_rank };
         conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity, &mut y);
-        tensor(y, Shape::new(shape))
+        tensor(y, shape)
     }
 
     fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {
@@ -128,19 +129,10 @@ impl Fast {
         let mut dx = vec![0.0; shape.iter().product()];
         let weight = Weight { base: Values::F32(values(&weight)), low_rank };
         conv1d::input_gradient(&self.problem(), values(&dy), &weight, &mut dx);
-        tensor(dx, Shape::new(shape))
+        tensor(dx, shape)
     }
 }
 
 fn low_rank<'a>(a: &'a FlexTensor, b: &'a FlexTensor, spec: &LowRankConv) -> LowRank<'a> {
     LowRank { a: values(a), b: values(b), rank: a.shape()[0], blocks: spec.blocks, scale: spec.scale }
-}
-
-/// The values of a contiguous tensor of `f32`.
-fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice().expect("a contiguous tensor of f32")
-}
-
-fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
 }

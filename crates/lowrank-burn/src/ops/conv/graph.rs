@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
+use super::super::graph::register;
 use super::body::ConvBody;
 use super::{ConvDims, LowRankConv};
 
@@ -62,15 +63,11 @@ impl<B: ConvBody> Backward<B, 3> for LoraConvBackward {
     type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, LowRankConv);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [node_x, node_a, node_b] = ops.parents;
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
         let dy = grads.consume::<B>(&ops.node);
         let (x, weight, a, b, spec) = ops.state;
-        let (dx, da, db) = B::conv_backward(x, weight, a, b, dy, &spec, node_x.is_some());
-        for (node, grad) in [(node_x, dx), (node_a, Some(da)), (node_b, Some(db))] {
-            if let (Some(node), Some(grad)) = (node, grad) {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+        let (dx, da, db) = B::conv_backward(x, weight, a, b, dy, &spec, parents[0].is_some());
+        register::<B, 3>(parents, [dx, Some(da), Some(db)], grads);
     }
 }
 
@@ -81,15 +78,12 @@ impl<B: ConvBody> Backward<B, 2> for PlainConvBackward {
     type State = (FloatTensor<B>, FloatTensor<B>, ConvDims);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [node_x, node_weight] = ops.parents;
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
         let dy = grads.consume::<B>(&ops.node);
         let (x, weight, dims) = ops.state;
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::plain_dx(x.clone(), weight.clone(), dy.clone(), &dims));
-        }
-        if let Some(node) = node_weight {
-            grads.register::<B>(node.id, B::plain_dw(x, weight, dy, &dims));
-        }
+        let dx = parents[0].map(|_| B::plain_dx(x.clone(), weight.clone(), dy.clone(), &dims));
+        let dw = parents[1].map(|_| B::plain_dw(x, weight, dy, &dims));
+        register::<B, 2>(parents, [dx, dw], grads);
     }
 }
 

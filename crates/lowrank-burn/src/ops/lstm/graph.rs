@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
+use super::super::graph::register;
 use super::body::LstmBody;
 use super::sequence::{self, Trace};
 
@@ -41,18 +42,10 @@ impl<B: LstmBody> Backward<B, 4> for LstmBackward {
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dstates = grads.consume::<B>(&ops.node);
-        let [input, weight, hidden, cell] = ops.parents;
-        let gradients = sequence::backward::<B>(ops.state, &dstates, weight.is_some());
-        for (node, gradient) in [
-            (input, Some(gradients.input)),
-            (weight, gradients.weight),
-            (hidden, Some(gradients.hidden)),
-            (cell, Some(gradients.cell)),
-        ] {
-            if let (Some(node), Some(gradient)) = (node, gradient) {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
+        let gradients = sequence::backward::<B>(ops.state, &dstates, parents[1].is_some());
+        let states = (Some(gradients.hidden), Some(gradients.cell));
+        register::<B, 4>(parents, [Some(gradients.input), gradients.weight, states.0, states.1], grads);
     }
 }
 

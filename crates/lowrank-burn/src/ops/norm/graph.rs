@@ -8,6 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
+use super::super::graph::register;
 use super::Norm;
 use super::body::{NormBody, NormGradients, NormWants};
 
@@ -63,7 +64,7 @@ impl<B: NormBody> Backward<B, 3> for NormaliseBackward {
         let (x, gamma, moments, norm) = ops.state;
         let parents = ops.parents.map(|node| node.map(|node| node.id));
         let wants = wants(parents);
-        register::<B>(parents, B::norm_backward(x, gamma, moments, dy, norm, wants), grads);
+        register::<B, 3>(parents, each(B::norm_backward(x, gamma, moments, dy, norm, wants)), grads);
     }
 }
 
@@ -79,7 +80,7 @@ impl<B: NormBody> Backward<B, 3> for NormaliseByBackward {
         let (x, gamma, moments) = ops.state;
         let parents = ops.parents.map(|node| node.map(|node| node.id));
         let wants_dx = parents[0].is_some();
-        register::<B>(parents, B::norm_by_backward(x, gamma, moments, dy, wants_dx), grads);
+        register::<B, 3>(parents, each(B::norm_by_backward(x, gamma, moments, dy, wants_dx)), grads);
     }
 }
 
@@ -87,13 +88,10 @@ fn wants([x, gamma, beta]: [Option<NodeId>; 3]) -> NormWants {
     NormWants { dx: x.is_some(), parameters: gamma.is_some() || beta.is_some() }
 }
 
-fn register<B: Backend>(parents: [Option<NodeId>; 3], gradients: NormGradients<B>, grads: &mut Gradients) {
+/// `[dx, dγ, dβ]`.
+fn each<B: Backend>(gradients: NormGradients<B>) -> [Option<FloatTensor<B>>; 3] {
     let [dgamma, dbeta] = gradients.parameters.map_or([None, None], |gradients| gradients.map(Some));
-    for (node, gradient) in parents.into_iter().zip([gradients.dx, dgamma, dbeta]) {
-        if let (Some(node), Some(gradient)) = (node, gradient) {
-            grads.register::<B>(node, gradient);
-        }
-    }
+    [gradients.dx, dgamma, dbeta]
 }
 
 impl<B: NormBody, C: CheckpointStrategy> Normalise for Autodiff<B, C> {

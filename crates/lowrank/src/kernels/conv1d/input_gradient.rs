@@ -8,12 +8,13 @@ use rayon::prelude::*;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
+use super::Problem;
 use super::direct::Direct;
 use super::product::{Epilogue, Matrix, Product, Source};
+use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
-use super::window::{Layout, Outside, Reading, fill};
-use super::{Channels, Problem};
+use super::window::{Layout, Outside, Reading};
 use crate::geometry::{ConvGeometry, PaddingMode};
 
 /// The gradient `dx (batch, in, length)` of the input, of `dy (batch, out, columns)`.
@@ -21,18 +22,16 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 /// # Panics
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
 pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f32]) {
-    let Channels { groups, input, output } = problem.channels();
-    assert_eq!(dx.len(), problem.batch * groups * input * problem.length, "values of dx");
-    assert_eq!(dy.len(), problem.batch * groups * output * problem.columns(), "values of dy");
-    assert!(weight.fits(groups * output, input * problem.taps()), "values of the weight");
+    let inputs = problem.inputs();
+    assert_eq!(dx.len(), inputs.len(problem.batch), "values of dx");
     let (before, after) = problem.geometry.padding(0);
     if problem.geometry.padding_mode() == PaddingMode::Zeros {
-        return gradient(problem, dy, weight, dx, problem.length, before);
+        return gradient(problem, dy, weight, dx, inputs, before);
     }
-    let padded = problem.length + before + after;
-    let mut whole = vec![0.0; problem.batch * groups * input * padded];
+    let padded = Shape { length: inputs.length + before + after, ..inputs };
+    let mut whole = vec![0.0; padded.len(problem.batch)];
     gradient(problem, dy, weight, &mut whole, padded, 0);
-    let rows = dx.par_chunks_mut(problem.length).zip(whole.par_chunks(padded));
+    let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(padded.length));
     rows.for_each(|(dx, whole)| fold_padding(problem.geometry, whole, dx));
 }
 
@@ -55,92 +54,74 @@ struct Phase {
     panels: Vec<Panels>,
 }
 
-fn gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f32], length: usize, before: usize) {
-    let Channels { groups, input, output } = problem.channels();
-    let (axis, taps, columns) = (problem.geometry.axes()[0], problem.taps(), problem.columns());
-    let folded = weight.folded(input * taps);
-    let phases: Vec<Phase> = (0..axis.stride)
+/// The gradient of inputs of which `before` positions are missing in front.
+fn gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f32], inputs: Shape, before: usize) {
+    let (axis, taps, outputs, n) = (problem.geometry.axes()[0], problem.taps(), problem.outputs(), problem.row());
+    let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
+    let folded = weight.folded(n);
+    let phases: Vec<_> = (0..axis.stride)
         .map(|phase| {
             let of_phase: Vec<usize> = (0..taps).filter(|tap| tap * axis.dilation % axis.stride == phase).collect();
-            let strides = Strides { row: taps, channel: input * taps, tap: 1 };
-            let pack = |weight: &[f32]| Panels::pack(weight, [input, output], &of_phase, strides);
-            Phase { panels: folded.chunks_exact(output * input * taps).map(pack).collect(), taps: of_phase }
+            let strides = Strides { row: taps, channel: n, tap: 1 };
+            let pack = |weight| Panels::pack(weight, [inputs.channels, outputs.channels], &of_phase, strides);
+            Phase { panels: folded.chunks_exact(outputs.channels * n).map(pack).collect(), taps: of_phase }
         })
         .collect();
     let back = |tap: usize| -(tap * axis.dilation / axis.stride).cast_signed();
     let reading = Reading { stride: 1, taps: (0..taps).map(back).collect(), outside: Outside::Zeros };
-    let (from, to) = (before / axis.stride, (length - 1 + before) / axis.stride + 1);
-    let layout = Layout::new(&reading, to - from, 1);
-    let values = output * Layout::values_a_column(&reading);
-    let tiles = Tiles::new(to - from, problem.batch, values, layout.sample_stride - (to - from), [48, 1536]);
+    let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
+    let tiles = Tiles::new(to - from, problem.batch, &reading, outputs.channels, [48, 1536]);
     let dx = Shared::new(dx);
-    (0..tiles.count() * groups).into_par_iter().for_each(|task| {
-        Task {
-            dy,
-            reading: &reading,
-            phases: &phases,
-            group: task % groups,
-            channels: problem.channels(),
-            tile: tiles.get(task / groups),
-            columns,
-            from,
-            before,
-            length,
-            dx: &dx,
-        }
-        .run();
+    (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
+        let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
+        Task { dy, reading: &reading, phases: &phases, group, tile, from, before, inputs, dx: &dx }.run();
     });
 }
 
 struct Task<'a> {
-    dy: &'a [f32],
+    dy: Signals<'a>,
     reading: &'a Reading<'a>,
     phases: &'a [Phase],
     group: usize,
-    channels: Channels,
     tile: Tile,
-    columns: usize,
     /// The column `v` that the tiles begin at.
     from: usize,
     before: usize,
-    length: usize,
+    inputs: Shape,
     dx: &'a Shared<'a>,
 }
 
 impl Task<'_> {
     fn run(&self) {
-        let Channels { groups, input, output } = self.channels;
         let tile = self.tile;
         let layout = Layout::new(self.reading, tile.columns, tile.samples);
-        let (window, width) = (output * layout.row_stride, layout.width());
+        let (window, width) = (self.dy.rows.channels * layout.row_stride, layout.width());
         let direct = self.phases.len() == 1 && tile.samples == 1;
-        scratch::with(window + if direct { 0 } else { input * width }, |memory| {
+        scratch::with(window + if direct { 0 } else { self.inputs.channels * width }, |memory| {
             let (window, sums) = memory.split_at_mut(window);
-            let first = (self.from + tile.first).cast_signed();
-            for (channel, row) in window.chunks_exact_mut(layout.row_stride).enumerate() {
-                let start = |n| ((tile.sample + n) * groups + self.group) * output + channel;
-                fill(row, &layout, self.reading, first, |n| &self.dy[start(n) * self.columns..][..self.columns]);
-            }
+            let first = self.from + tile.first;
+            self.dy.fill(window, (&layout, self.reading), first, [tile.sample, self.group, 0]);
             for (phase, Phase { taps, panels }) in self.phases.iter().enumerate() {
                 let taps: Vec<usize> = taps.iter().map(|tap| layout.taps[*tap]).collect();
-                let (source, panels) =
-                    (Source { window, row_stride: layout.row_stride, taps: &taps }, &panels[self.group]);
+                let source = Source { window, row_stride: layout.row_stride, taps: &taps };
+                let (panels, columns, epilogue) = (&panels[self.group], width, Epilogue::NONE);
                 if direct {
-                    let start = |row| self.row(tile.sample, row) + tile.first;
-                    let sink = Direct { output: self.dx, start };
-                    arch().dispatch(Product { panels, source, columns: width, epilogue: Epilogue::NONE, sink });
+                    let start = |row| self.inputs.start(tile.sample, self.group, row) + tile.first;
+                    arch().dispatch(Product {
+                        panels,
+                        source,
+                        columns,
+                        epilogue,
+                        sink: Direct { output: self.dx, start },
+                    });
                 } else {
                     let sink = Matrix { data: &mut *sums, row_stride: width };
-                    arch().dispatch(Product { panels, source, columns: width, epilogue: Epilogue::NONE, sink });
+                    arch().dispatch(Product { panels, source, columns, epilogue, sink });
                     self.scatter(sums, &layout, phase);
                 }
             }
         });
-    }
-
-    /// Where a channel of a signal begins in `dx`.
-    fn row(&self, sample: usize, channel: usize) -> usize {
-        ((sample * self.channels.groups + self.group) * self.channels.input + channel) * self.length
     }
 
     /// From the columns of one phase to positions a stride apart.
@@ -151,15 +132,15 @@ impl Task<'_> {
         let begin = self.from + self.tile.first;
         let position = |column: usize| ((begin + column) * stride + phase).checked_sub(self.before);
         let skipped = usize::from(position(0).is_none());
-        let Some(start) = position(skipped).filter(|start| *start < self.length) else { return };
-        let count = (self.length - start).div_ceil(stride).min(layout.columns.saturating_sub(skipped));
+        let Some(start) = position(skipped).filter(|start| *start < self.inputs.length) else { return };
+        let count = (self.inputs.length - start).div_ceil(stride).min(layout.columns.saturating_sub(skipped));
         if count == 0 {
             return;
         }
         for (channel, sums) in sums.chunks_exact(layout.width()).enumerate() {
             for sample in 0..layout.samples {
                 let sums = &sums[sample * layout.sample_stride + skipped..][..count];
-                let start = self.row(self.tile.sample + sample, channel) + start;
+                let start = self.inputs.start(self.tile.sample + sample, self.group, channel) + start;
                 // SAFETY: two tasks write no position twice, and borrow single ones for a moment.
                 let dx = unsafe { self.dx.part(start, (count - 1) * stride + 1) };
                 for (to, from) in dx.iter_mut().step_by(stride).zip(sums) {

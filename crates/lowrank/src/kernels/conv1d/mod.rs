@@ -8,25 +8,30 @@
 //! each phase of the stride. The gradients of the factors are sums along the columns of two windows, so the dense weight
 //! gradient never exists: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once.
 //!
-//! Scratch: a window of at most 96 Ki values (or one register of columns for every tap, if that is more) a thread,
-//! and one copy of the weight. Sums are split by the shape, never by threads: the same bits for any number of them.
+//! Scratch: the weight twice, folded and packed, shared by all threads; and a window for each thread, of about
+//! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
+//! further apart than the tile is wide). Sums are split by the shape, never by threads: the same bits for any number of them.
 
 mod direct;
 mod forward;
-mod gradient;
 mod input_gradient;
+mod low_rank_gradients;
 mod product;
+mod signals;
 mod sums;
 mod tiles;
+mod weight_gradient;
 mod weights;
 mod window;
 
 pub use forward::forward;
-pub use gradient::{low_rank_gradients, weight_gradient};
 pub use input_gradient::input_gradient;
+pub use low_rank_gradients::low_rank_gradients;
+pub use weight_gradient::weight_gradient;
 pub use weights::{LowRank, Values, Weight};
 
 use crate::geometry::ConvGeometry;
+use signals::Shape;
 
 /// Values a window may hold: with the weights beside it, it stays in the second-level cache of a core.
 const WINDOW: usize = 96 * 1024;
@@ -55,22 +60,24 @@ impl Problem<'_> {
         self.output_length().expect("the signals are as long as the convolution needs")
     }
 
-    fn channels(&self) -> Channels {
+    fn inputs(&self) -> Shape {
         let groups = self.geometry.groups();
-        Channels { groups, input: self.geometry.in_channels() / groups, output: self.geometry.out_channels() / groups }
+        Shape { groups, channels: self.geometry.in_channels() / groups, length: self.length }
+    }
+
+    fn outputs(&self) -> Shape {
+        let groups = self.geometry.groups();
+        Shape { groups, channels: self.geometry.out_channels() / groups, length: self.columns() }
     }
 
     fn taps(&self) -> usize {
         self.geometry.axes()[0].kernel
     }
-}
 
-/// Groups, and the channels of one.
-#[derive(Debug, Clone, Copy)]
-struct Channels {
-    groups: usize,
-    input: usize,
-    output: usize,
+    /// Values of a row of the weight, `in/groups · kernel`.
+    fn row(&self) -> usize {
+        self.inputs().channels * self.taps()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How the columns of a batch are cut into tasks.
 
-use super::WINDOW;
+use super::window::{Layout, Reading};
+use super::{Problem, WINDOW};
 
 /// Tiles of a batch: some columns of one signal, or all columns of several.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +29,10 @@ pub(super) struct Tile {
 const TASKS: usize = 8;
 
 impl Tiles {
-    /// `values` is what a window holds for each column, `halo` what a signal adds beside its columns.
-    pub fn new(length: usize, batch: usize, values: usize, halo: usize, [least, most]: [usize; 2]) -> Self {
+    /// Tiles of `length` columns a signal, whose windows hold `channels`; of `least` to `most` columns.
+    pub fn new(length: usize, batch: usize, reading: &Reading<'_>, channels: usize, [least, most]: [usize; 2]) -> Self {
+        let halo = Layout::new(reading, length, 1).sample_stride - length;
+        let values = channels * Layout::values_a_column(reading);
         let fit = (WINDOW / values.max(1)).clamp(least, most);
         let share = (length * batch).div_ceil(TASKS).clamp(least, fit);
         let per_signal = length.div_ceil(share);
@@ -37,6 +40,13 @@ impl Tiles {
         let per_signal = length.div_ceil(columns);
         let samples = if per_signal == 1 { (share / (length + halo)).clamp(1, batch.max(1)) } else { 1 };
         Self { columns, samples, per_signal, blocks: batch.div_ceil(samples), length, batch }
+    }
+
+    /// Tiles for sums along the columns of an output, with blocks of the channels of both sides.
+    pub fn summed(problem: &Problem<'_>, reading: &Reading<'_>) -> Self {
+        let (inputs, outputs) = (problem.inputs(), problem.outputs());
+        let channels = inputs.channels.max(outputs.channels).min(CHANNELS);
+        Self::new(outputs.length, problem.batch, reading, channels, SUMMED)
     }
 
     pub fn count(&self) -> usize {
@@ -53,4 +63,15 @@ impl Tiles {
             columns: self.columns.min(self.length - first),
         }
     }
+}
+
+/// Channels whose windows are in memory at a time, where sums go along the columns.
+pub(super) const CHANNELS: usize = 64;
+
+/// Columns of a tile for sums along them: as many as make the last step, across a register, small.
+pub(super) const SUMMED: [usize; 2] = [256, 1024];
+
+/// Blocks of [`CHANNELS`] channels as `(first, count)`.
+pub(super) fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..channels).step_by(CHANNELS).map(move |from| (from, CHANNELS.min(channels - from)))
 }

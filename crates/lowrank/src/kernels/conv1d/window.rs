@@ -20,6 +20,21 @@ pub(super) struct Reading<'a> {
     pub outside: Outside<'a>,
 }
 
+impl<'a> Reading<'a> {
+    /// What the columns of an output read of its input.
+    pub fn of(geometry: &'a ConvGeometry) -> Self {
+        let axis = geometry.axes()[0];
+        let (before, _) = geometry.padding(0);
+        let taps = (0..axis.kernel).map(|tap| (tap * axis.dilation).cast_signed() - before.cast_signed()).collect();
+        Self { stride: axis.stride, taps, outside: Outside::Padding(geometry) }
+    }
+
+    /// The columns themselves.
+    pub fn plain() -> Self {
+        Self { stride: 1, taps: vec![0], outside: Outside::Zeros }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Outside<'a> {
     Zeros,

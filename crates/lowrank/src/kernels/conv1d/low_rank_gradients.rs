@@ -1,0 +1,137 @@
+//! Gradients of the factors: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`.
+
+use rayon::prelude::*;
+
+use super::super::scratch;
+use super::Problem;
+use super::product::{Matrix, Source, add_product};
+use super::signals::Signals;
+use super::sums::{Rows, add_sums};
+use super::tiles::{CHANNELS, Tile, Tiles, blocks};
+use super::weights::{LowRank, Panels, Strides};
+use super::window::{LANES, Layout, Reading};
+
+/// Partial sums that a batch is cut into, whatever the number of threads.
+const PARTS: usize = 8;
+
+/// The gradients `dA (r, n)` and `dB (out, r/blocks)` of factors with a block for every group, of `x (batch, in, length)`
+/// and `dy (batch, out, columns)`.
+///
+/// # Panics
+/// When a slice does not have the size of its shape, when there is not one block a group, and where
+/// [`Problem::output_length`] is an error.
+#[must_use]
+pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
+    let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
+    let groups = inputs.groups;
+    assert_eq!(low.blocks, groups, "one block of the factors for each group");
+    let rank = low.rank / groups;
+    assert_eq!(low.a.len(), groups * rank * n, "values of A");
+    assert_eq!(low.b.len(), groups * outputs.channels * rank, "values of B");
+    let reading = Reading::of(problem.geometry);
+    let pass = Pass {
+        x: Signals::new(x, inputs, problem.batch, "x"),
+        dy: Signals::new(dy, outputs, problem.batch, "dy"),
+        reading: &reading,
+        taps: problem.taps(),
+        rank,
+        factors: &factors(problem, low),
+    };
+    let tiles = Tiles::summed(problem, &reading);
+    let parts = tiles.count().min(PARTS);
+    let partial: Vec<_> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+            for tile in tiles.count() * part / parts..tiles.count() * (part + 1) / parts {
+                let of_groups = da.chunks_exact_mut(rank * n).zip(db.chunks_exact_mut(outputs.channels * rank));
+                for (group, (da, db)) in of_groups.enumerate() {
+                    pass.add(tiles.get(tile), group, da, db);
+                }
+            }
+            (da, db)
+        })
+        .collect();
+    let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+    for (part_of_da, part_of_db) in &partial {
+        add_scaled(&mut da, part_of_da, low.scale);
+        add_scaled(&mut db, part_of_db, low.scale);
+    }
+    (da, db)
+}
+
+fn add_scaled(to: &mut [f32], values: &[f32], scale: f32) {
+    for (to, value) in to.iter_mut().zip(values) {
+        *to += scale * value;
+    }
+}
+
+/// The factors of one group, packed by blocks of channels: `A` over the inputs, `Bᵀ` over the outputs.
+struct Factors {
+    a: Vec<Panels>,
+    bt: Vec<Panels>,
+}
+
+fn factors(problem: &Problem<'_>, low: &LowRank<'_>) -> Vec<Factors> {
+    let (inputs, outputs, taps, n) =
+        (problem.inputs().channels, problem.outputs().channels, problem.taps(), problem.row());
+    let (rank, all) = (low.rank / low.blocks, (0..taps).collect::<Vec<_>>());
+    let of_a = Strides { row: n, channel: taps, tap: 1 };
+    let of_b = Strides { row: 1, channel: rank, tap: 0 };
+    let group = |(a, b): (&[f32], &[f32])| Factors {
+        a: blocks(inputs).map(|(from, depth)| Panels::pack(&a[from * taps..], [rank, depth], &all, of_a)).collect(),
+        bt: blocks(outputs).map(|(from, depth)| Panels::pack(&b[from * rank..], [rank, depth], &[0], of_b)).collect(),
+    };
+    low.a.chunks_exact(rank * n).zip(low.b.chunks_exact(outputs * rank)).map(group).collect()
+}
+
+struct Pass<'a> {
+    x: Signals<'a>,
+    dy: Signals<'a>,
+    reading: &'a Reading<'a>,
+    taps: usize,
+    /// Of a group.
+    rank: usize,
+    factors: &'a [Factors],
+}
+
+impl Pass<'_> {
+    /// Adds the sums of one tile, not yet scaled.
+    fn add(&self, tile: Tile, group: usize, da: &mut [f32], db: &mut [f32]) {
+        let (inputs, outputs, rank) = (self.x.rows.channels, self.dy.rows.channels, self.rank);
+        let (of_x, plain) = (Layout::new(self.reading, tile.columns, tile.samples), Reading::plain());
+        let of_dy = Layout::spaced(&plain, tile.columns, tile.samples, of_x.sample_stride);
+        let width = of_x.width();
+        // The low-rank signals, with room for whole registers at the end of a row.
+        let stride = width.next_multiple_of(LANES);
+        let window = (CHANNELS.min(inputs) * of_x.row_stride).max(CHANNELS.min(outputs) * of_dy.row_stride);
+        scratch::with(window + 2 * rank * stride, |memory| {
+            let (window, narrow) = memory.split_at_mut(window);
+            narrow.fill(0.0);
+            let (h, dh) = narrow.split_at_mut(rank * stride);
+            for ((from, depth), bt) in blocks(outputs).zip(&self.factors[group].bt) {
+                let window = &mut window[..depth * of_dy.row_stride];
+                self.dy.fill(window, (&of_dy, &plain), tile.first, [tile.sample, group, from]);
+                let source = Source { window, row_stride: of_dy.row_stride, taps: &of_dy.taps };
+                add_product(bt, source, width, Matrix { data: &mut *dh, row_stride: stride });
+            }
+            for ((from, depth), a) in blocks(inputs).zip(&self.factors[group].a) {
+                let window = &mut window[..depth * of_x.row_stride];
+                self.x.fill(window, (&of_x, self.reading), tile.first, [tile.sample, group, from]);
+                let source = Source { window, row_stride: of_x.row_stride, taps: &of_x.taps };
+                add_product(a, source, width, Matrix { data: &mut *h, row_stride: stride });
+                let dh = Rows { data: dh, count: rank, stride };
+                for (tap, offset) in of_x.taps.iter().enumerate() {
+                    let x = Rows { data: &window[*offset..], count: depth, stride: of_x.row_stride };
+                    add_sums(dh, x, width, &mut da[from * self.taps + tap..], [inputs * self.taps, self.taps]);
+                }
+            }
+            for (from, depth) in blocks(outputs) {
+                let window = &mut window[..depth * of_dy.row_stride];
+                self.dy.fill(window, (&of_dy, &plain), tile.first, [tile.sample, group, from]);
+                let dy = Rows { data: window, count: depth, stride: of_dy.row_stride };
+                add_sums(Rows { data: h, count: rank, stride }, dy, width, &mut db[from * rank..], [1, rank]);
+            }
+        });
+    }
+}

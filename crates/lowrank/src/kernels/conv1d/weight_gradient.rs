@@ -1,0 +1,69 @@
+//! The gradient of a dense weight.
+
+use rayon::prelude::*;
+
+use super::super::scratch;
+use super::Problem;
+use super::signals::Signals;
+use super::sums::{Rows, add_sums};
+use super::tiles::{CHANNELS, Tile, Tiles, blocks};
+use super::window::{Layout, Reading};
+
+/// The gradient `dW (out, in/groups, kernel)` of a dense weight, of `x (batch, in, length)` and `dy (batch, out, columns)`.
+///
+/// # Panics
+/// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
+#[must_use]
+pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
+    let reading = Reading::of(problem.geometry);
+    let x = Signals::new(x, inputs, problem.batch, "x");
+    let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    let tiles = Tiles::summed(problem, &reading);
+    // As many outputs a task as leave several tasks: each reads all of its group's inputs.
+    let share = (outputs.channels / 4).next_multiple_of(8).clamp(8, CHANNELS);
+    let mut dw = vec![0.0; outputs.groups * outputs.channels * n];
+    dw.par_chunks_exact_mut(outputs.channels * n).enumerate().for_each(|(group, dw)| {
+        dw.par_chunks_mut(share * n).enumerate().for_each(|(index, dw)| {
+            let task = Task { x, dy, reading: &reading, taps: problem.taps(), group, first: index * share };
+            for tile in 0..tiles.count() {
+                task.add(tiles.get(tile), dw);
+            }
+        });
+    });
+    dw
+}
+
+struct Task<'a> {
+    x: Signals<'a>,
+    dy: Signals<'a>,
+    reading: &'a Reading<'a>,
+    taps: usize,
+    group: usize,
+    /// The first output.
+    first: usize,
+}
+
+impl Task<'_> {
+    /// Adds the sums of one tile to rows of the gradient.
+    fn add(&self, tile: Tile, dw: &mut [f32]) {
+        let n = self.x.rows.channels * self.taps;
+        let (of_x, plain) = (Layout::new(self.reading, tile.columns, tile.samples), Reading::plain());
+        let of_dy = Layout::spaced(&plain, tile.columns, tile.samples, of_x.sample_stride);
+        let outputs = dw.len() / n;
+        let size = outputs * of_dy.row_stride;
+        scratch::with(size + CHANNELS.min(self.x.rows.channels) * of_x.row_stride, |memory| {
+            let (narrow, window) = memory.split_at_mut(size);
+            self.dy.fill(narrow, (&of_dy, &plain), tile.first, [tile.sample, self.group, self.first]);
+            let dy = Rows { data: narrow, count: outputs, stride: of_dy.row_stride };
+            for (from, depth) in blocks(self.x.rows.channels) {
+                let window = &mut window[..depth * of_x.row_stride];
+                self.x.fill(window, (&of_x, self.reading), tile.first, [tile.sample, self.group, from]);
+                for (tap, offset) in of_x.taps.iter().enumerate() {
+                    let x = Rows { data: &window[*offset..], count: depth, stride: of_x.row_stride };
+                    add_sums(dy, x, of_x.width(), &mut dw[from * self.taps + tap..], [n, self.taps]);
+                }
+            }
+        });
+    }
+}

@@ -29,7 +29,7 @@ impl Layer {
     fn new(at: usize, (kernel, stride): (usize, usize), device: &Device) -> Self {
         let inputs = if at == 0 { 1 } else { CHANNELS };
         let config = Conv1dConfig::new(inputs, CHANNELS, kernel).with_stride(stride).with_bias(false);
-        let norm = || GroupNormConfig::new(CHANNELS, CHANNELS).init(device);
+        let norm = || GroupNorm::new(&GroupNormConfig::new(CHANNELS, CHANNELS), device);
         Self { conv: Conv1d::new(&config, device), layer_norm: (at == 0).then(norm) }
     }
 

@@ -41,7 +41,7 @@ struct Layer {
 impl Layer {
     fn new(device: &Device) -> Self {
         let linear = |inputs, outputs| Linear::new(&LinearConfig::new(inputs, outputs), device);
-        let norm = || LayerNormConfig::new(WIDTH).init(device);
+        let norm = || LayerNorm::new(&LayerNormConfig::new(WIDTH), device);
         Self {
             self_attn_layer_norm: norm(),
             q_proj: linear(WIDTH, WIDTH),
@@ -85,7 +85,7 @@ impl Net for Whisper {
             conv2: conv(WIDTH, 2),
             positions: Param::from_data(TensorData::new(sinusoids(), [POSITIONS, WIDTH]), device),
             layers: (0..LAYERS).map(|_| Layer::new(device)).collect(),
-            layer_norm: LayerNormConfig::new(WIDTH).init(device),
+            layer_norm: LayerNorm::new(&LayerNormConfig::new(WIDTH), device),
             classifier: Head::new(WIDTH, CLASSES, device),
         }
     }

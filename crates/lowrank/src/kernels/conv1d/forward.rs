@@ -13,6 +13,7 @@ use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
 use super::window::{Layout, Reading};
+use super::winograd::{self, Kernel, Output, Scheme};
 
 /// Convolves `x (batch, in, length)` into `y (batch, out, columns)`, adds a bias `(out)`, and applies an activation while
 /// the values are in registers.
@@ -34,12 +35,20 @@ pub fn forward(
     assert!(bias.is_none_or(|bias| bias.len() == outputs.groups * outputs.channels), "values of the bias");
     let (strides, all) = (Strides { row: n, channel: taps, tap: 1 }, (0..taps).collect::<Vec<_>>());
     let folded = weight.folded(n);
+    let reading = Reading::of(problem.geometry);
+    let size = [outputs.channels, inputs.channels];
+    let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(size, outputs.length, problem.batch));
+    if let Some(scheme) = scheme {
+        let kernel = Kernel { values: &folded, size, group: outputs.channels * n, strides };
+        let y = &Shared::new(y);
+        let output = Output { bias, activation, ..Output::plain(y, outputs, 0) };
+        return winograd::convolve(&scheme, &reading, (x, problem.batch), (0, outputs.length), &kernel, &output);
+    }
     let groups = folded.chunks_exact(outputs.channels * n);
     let panels: Vec<_> =
         groups.map(|weight| Panels::pack(weight, [outputs.channels, inputs.channels], &all, strides)).collect();
-    let reading = Reading::of(problem.geometry);
-    let tiles = Tiles::new(outputs.length, problem.batch, &reading, inputs.channels, [48, 1536]);
     let y = Shared::new(y);
+    let tiles = Tiles::new(outputs.length, problem.batch, &reading, inputs.channels, [48, 1536]);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
         let bias = bias.map(|bias| &bias[group * outputs.channels..][..outputs.channels]);

@@ -15,6 +15,7 @@ use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
 use super::window::{Layout, Outside, Reading};
+use super::winograd::{self, Kernel, Output, Scheme};
 use crate::geometry::{ConvGeometry, PaddingMode};
 
 /// The gradient `dx (batch, in, length)` of the input, of `dy (batch, out, columns)`.
@@ -49,6 +50,7 @@ fn fold_padding(geometry: &ConvGeometry, whole: &[f32], dx: &mut [f32]) {
 
 /// The taps of one phase of the stride.
 struct Phase {
+    index: usize,
     taps: Vec<usize>,
     /// By group.
     panels: Vec<Panels>,
@@ -60,22 +62,33 @@ fn gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f3
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     let folded = weight.folded(n);
-    let phases: Vec<_> = (0..axis.stride)
-        .map(|phase| {
-            let of_phase: Vec<usize> = (0..taps).filter(|tap| tap * axis.dilation % axis.stride == phase).collect();
-            let strides = Strides { row: taps, channel: n, tap: 1 };
-            let pack = |weight| Panels::pack(weight, [inputs.channels, outputs.channels], &of_phase, strides);
-            Phase { panels: folded.chunks_exact(outputs.channels * n).map(pack).collect(), taps: of_phase }
-        })
-        .collect();
     let back = |tap: usize| -(tap * axis.dilation / axis.stride).cast_signed();
     let reading = Reading { stride: 1, taps: (0..taps).map(back).collect(), outside: Outside::Zeros };
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
-    let tiles = Tiles::new(to - from, problem.batch, &reading, outputs.channels, [48, 1536]);
+    let (size, group) = ([inputs.channels, outputs.channels], outputs.channels * n);
+    let kernel = Kernel { values: &folded, size, group, strides: Strides { row: taps, channel: n, tap: 1 } };
     let dx = Shared::new(dx);
+    let mut phases = Vec::new();
+    for index in 0..axis.stride {
+        let taps: Vec<usize> = (0..taps).filter(|tap| tap * axis.dilation % axis.stride == index).collect();
+        let scheme = Scheme::new(&reading, &taps).filter(|scheme| scheme.pays(size, to - from, problem.batch));
+        if let Some(scheme) = scheme {
+            let offset = index.cast_signed() - before.cast_signed();
+            let output = Output { stride: axis.stride, ..Output::plain(&dx, inputs, offset) };
+            winograd::convolve(&scheme, &reading, (dy, problem.batch), (from, to - from), &kernel, &output);
+        } else {
+            let pack = |weight| Panels::pack(weight, size, &taps, kernel.strides);
+            phases.push(Phase { index, panels: folded.chunks_exact(group).map(pack).collect(), taps });
+        }
+    }
+    if phases.is_empty() {
+        return;
+    }
+    let tiles = Tiles::new(to - from, problem.batch, &reading, outputs.channels, [48, 1536]);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
-        Task { dy, reading: &reading, phases: &phases, group, tile, from, before, inputs, dx: &dx }.run();
+        let stride = axis.stride;
+        Task { dy, reading: &reading, phases: &phases, stride, group, tile, from, before, inputs, dx: &dx }.run();
     });
 }
 
@@ -83,6 +96,7 @@ struct Task<'a> {
     dy: Signals<'a>,
     reading: &'a Reading<'a>,
     phases: &'a [Phase],
+    stride: usize,
     group: usize,
     tile: Tile,
     /// The column `v` that the tiles begin at.
@@ -97,12 +111,12 @@ impl Task<'_> {
         let tile = self.tile;
         let layout = Layout::new(self.reading, tile.columns, tile.samples);
         let (window, width) = (self.dy.rows.channels * layout.row_stride, layout.width());
-        let direct = self.phases.len() == 1 && tile.samples == 1;
+        let direct = self.stride == 1 && tile.samples == 1;
         scratch::with(window + if direct { 0 } else { self.inputs.channels * width }, |memory| {
             let (window, sums) = memory.split_at_mut(window);
             let first = self.from + tile.first;
             self.dy.fill(window, (&layout, self.reading), first, [tile.sample, self.group, 0]);
-            for (phase, Phase { taps, panels }) in self.phases.iter().enumerate() {
+            for Phase { index, taps, panels } in self.phases {
                 let taps: Vec<usize> = taps.iter().map(|tap| layout.taps[*tap]).collect();
                 let source = Source { window, row_stride: layout.row_stride, taps: &taps };
                 let (panels, columns, epilogue) = (&panels[self.group], width, Epilogue::NONE);
@@ -118,7 +132,7 @@ impl Task<'_> {
                 } else {
                     let sink = Matrix { data: &mut *sums, row_stride: width };
                     arch().dispatch(Product { panels, source, columns, epilogue, sink });
-                    self.scatter(sums, &layout, phase);
+                    self.scatter(sums, &layout, *index);
                 }
             }
         });
@@ -127,7 +141,7 @@ impl Task<'_> {
     /// From the columns of one phase to positions a stride apart.
     #[expect(unsafe_code, reason = "tiles write their own positions of one output")]
     fn scatter(&self, sums: &[f32], layout: &Layout, phase: usize) {
-        let stride = self.phases.len();
+        let stride = self.stride;
         // Columns whose position lies in the signal.
         let begin = self.from + self.tile.first;
         let position = |column: usize| ((begin + column) * stride + phase).checked_sub(self.before);

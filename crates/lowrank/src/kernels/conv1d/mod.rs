@@ -23,6 +23,7 @@ mod tiles;
 mod weight_gradient;
 mod weights;
 mod window;
+mod winograd;
 
 pub use forward::forward;
 pub use input_gradient::input_gradient;

@@ -38,6 +38,11 @@ impl<'a> Signals<'a> {
         Self { values, rows }
     }
 
+    /// One channel of a group of a signal.
+    pub fn row(&self, sample: usize, group: usize, channel: usize) -> &'a [f32] {
+        &self.values[self.rows.start(sample, group, channel)..][..self.rows.length]
+    }
+
     /// Fills rows of a window with what columns from `first` of signals from `sample` read of a group's channels from
     /// `channel`.
     pub fn fill(
@@ -49,7 +54,7 @@ impl<'a> Signals<'a> {
     ) {
         for (index, row) in window.chunks_exact_mut(layout.row_stride).enumerate() {
             fill(row, layout, reading, first.cast_signed(), |n| {
-                &self.values[self.rows.start(sample + n, group, channel + index)..][..self.rows.length]
+                self.row(sample + n, group, channel + index)
             });
         }
     }

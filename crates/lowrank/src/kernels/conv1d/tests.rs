@@ -169,6 +169,13 @@ proptest! {
 
     #[test]
     fn every_kernel_agrees_with_the_reference(case in case()) {
+        winograd::FORCED.set(Some(false));
+        check(&case);
+    }
+
+    #[test]
+    fn filtered_convolutions_agree_with_the_reference(case in case()) {
+        winograd::FORCED.set(Some(true));
         check(&case);
     }
 }
@@ -195,7 +202,10 @@ fn large() -> Vec<Case> {
 
 #[test]
 fn large_problems_agree_with_the_reference() {
-    large().iter().for_each(check);
+    for forced in [None, Some(false), Some(true)] {
+        winograd::FORCED.set(forced);
+        large().iter().for_each(check);
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ pub(super) fn fill<'a>(
 }
 
 /// `to[u] = signal[start + u · stride]`.
-fn copy(to: &mut [f32], signal: &[f32], start: isize, reading: &Reading<'_>) {
+pub(super) fn copy(to: &mut [f32], signal: &[f32], start: isize, reading: &Reading<'_>) {
     let inside = inside(to.len(), signal.len(), start, reading.stride);
     let (before, rest) = to.split_at_mut(inside.start);
     let (body, after) = rest.split_at_mut(inside.end - inside.start);

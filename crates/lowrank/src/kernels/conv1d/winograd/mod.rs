@@ -1,0 +1,108 @@
+//! Convolution with fewer multiplications than taps: minimal filtering over one axis.
+//!
+//! Taps that read one phase of the stride at equal distances are a filter, and four of its outputs need only 5, 6 or 7
+//! products instead of 8, 12 or 16 (see [`minimal`]). Longer filters are sums of several of four taps, which share the
+//! transformed input, and are transformed back once. What is left between is a product of matrices for every point, on
+//! [`block::multiply`](super::super::block::multiply): with `c` channels on each side the transforms cost about `24/c` of it.
+//!
+//! Lanes are groups of four outputs, so a register holds outputs four apart (times the dilation). The rounding is at most
+//! about twice that of the direct sum.
+
+mod filters;
+mod lines;
+mod minimal;
+mod place;
+mod scheme;
+mod task;
+mod tiles;
+
+use rayon::prelude::*;
+
+use super::super::activation::Activation;
+use super::super::lanes::arch;
+use super::super::scratch;
+use super::super::shared::Shared;
+use super::product::Epilogue;
+use super::signals::{Shape, Signals};
+use super::weights::Strides;
+use super::window::Reading;
+use filters::Filters;
+use minimal::{FOUR, Minimal, THREE, TWO};
+use place::Place;
+#[cfg(test)]
+pub(super) use scheme::FORCED;
+pub(super) use scheme::Scheme;
+use task::{Pass, Sizes, Task};
+use tiles::Tiles;
+
+/// The weights of a pass, `(groups · rows, channels, taps)` in some order.
+pub(super) struct Kernel<'a> {
+    pub values: &'a [f32],
+    /// Rows and channels of a group.
+    pub size: [usize; 2],
+    /// From a group to the next.
+    pub group: usize,
+    pub strides: Strides,
+}
+
+/// Where the columns go: column `u` is position `u · stride + offset`.
+pub(super) struct Output<'a> {
+    pub y: &'a Shared<'a>,
+    pub shape: Shape,
+    pub stride: usize,
+    pub offset: isize,
+    pub bias: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl<'a> Output<'a> {
+    /// Sums as they are, at neighbouring positions from `offset`.
+    pub fn plain(y: &'a Shared<'a>, shape: Shape, offset: isize) -> Self {
+        Self { y, shape, stride: 1, offset, bias: None, activation: Activation::Identity }
+    }
+}
+
+/// Computes columns `first..first + count` of every signal of the batch.
+pub(super) fn convolve(
+    scheme: &Scheme,
+    reading: &Reading<'_>,
+    (x, batch): (Signals<'_>, usize),
+    (first, count): (usize, usize),
+    kernel: &Kernel<'_>,
+    output: &Output<'_>,
+) {
+    match scheme.length {
+        2 => with(&TWO, scheme, reading, (x, batch), (first, count), kernel, output),
+        3 => with(&THREE, scheme, reading, (x, batch), (first, count), kernel, output),
+        _ => with(&FOUR, scheme, reading, (x, batch), (first, count), kernel, output),
+    }
+}
+
+fn with<const R: usize, const E: usize>(
+    minimal: &Minimal<R, E>,
+    scheme: &Scheme,
+    reading: &Reading<'_>,
+    (x, batch): (Signals<'_>, usize),
+    (first, count): (usize, usize),
+    kernel: &Kernel<'_>,
+    output: &Output<'_>,
+) {
+    let groups = x.rows.groups;
+    let [rows, channels] = kernel.size;
+    let filters: Vec<_> = (0..groups)
+        .map(|group| Filters::new(scheme, &kernel.values[group * kernel.group..], kernel.size, kernel.strides))
+        .collect();
+    let Output { y, shape, stride, offset, .. } = *output;
+    let pass = Pass { minimal, scheme, reading, x, first, y: Place { values: y, shape, stride, offset: offset + (first * stride).cast_signed() } };
+    let tiles = Tiles::new(scheme, count, batch, channels);
+    (0..tiles.count() * groups).into_par_iter().for_each(|index| {
+        let (tile, group) = (tiles.get(index / groups), index % groups);
+        let filters = &filters[group];
+        let bias = output.bias.map(|bias| &bias[group * rows..][..rows]);
+        let epilogue = Epilogue { bias, activation: output.activation };
+        let sizes = Sizes::new(scheme, channels, tile, filters.height);
+        scratch::with(sizes.len(), |memory| {
+            arch().dispatch(Task { pass: &pass, filters, epilogue, group, tile, sizes, memory });
+        });
+    });
+}

@@ -1,0 +1,352 @@
+//! One tile: its inputs transformed, multiplied, and transformed back.
+
+#![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use pulp::bytemuck::cast_slice;
+use pulp::{Simd, WithSimd};
+
+use super::super::super::activation::Activation;
+use super::super::super::block::{self, COLUMNS, Rows};
+use super::super::super::lanes::Lanes;
+use super::super::product::Epilogue;
+use super::super::signals::Signals;
+use super::super::window::{Reading, copy};
+use super::filters::Filters;
+use super::lines::{SLACK, merge, split};
+use super::minimal::{Minimal, OUTPUTS, combine};
+use super::place::Place;
+use super::scheme::{Progression, Scheme};
+use super::tiles::Tile;
+
+/// Values of the widest register.
+const LANES: usize = 16;
+
+/// What every tile needs.
+pub(super) struct Pass<'a, const R: usize, const E: usize> {
+    pub minimal: &'a Minimal<R, E>,
+    pub scheme: &'a Scheme,
+    pub reading: &'a Reading<'a>,
+    pub x: Signals<'a>,
+    /// The column that the lanes begin at.
+    pub first: usize,
+    pub y: Place<'a>,
+}
+
+/// One tile of one group.
+pub(super) struct Task<'a, const R: usize, const E: usize> {
+    pub pass: &'a Pass<'a, R, E>,
+    pub filters: &'a Filters,
+    pub epilogue: Epilogue<'a>,
+    pub group: usize,
+    pub tile: Tile,
+    pub sizes: Sizes,
+    pub memory: &'a mut [f32],
+}
+
+/// Where everything lies in the memory of a tile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// From the lanes of a signal to those of the next.
+    apart: usize,
+    /// Lanes of all signals.
+    lanes: usize,
+    /// From a channel to the next.
+    row: usize,
+    /// From a point, or a row of single taps, to the next.
+    source: usize,
+    /// All transformed inputs.
+    window: usize,
+    /// One line of a signal.
+    line: usize,
+    /// One of the four rows a line is split into.
+    split: usize,
+    /// The sums of one row of outputs.
+    sums: usize,
+    products: usize,
+}
+
+impl Sizes {
+    pub fn new(scheme: &Scheme, channels: usize, tile: Tile, height: usize) -> Self {
+        let blocks = tile.blocks + scheme.longest() - 1;
+        let apart = blocks * tile.width;
+        let lanes = (tile.samples - 1) * apart + tile.blocks * tile.width;
+        // A whole register may be read from any lane on, and an odd number of cache lines from row to row keeps rows from
+        // competing for the same places in the cache.
+        let row = (tile.samples * apart + LANES).next_multiple_of(32) + 16;
+        let source = channels * row;
+        let sources = scheme.points() * scheme.filtered.len() + OUTPUTS * scheme.single.len();
+        let split = ((blocks + 1) * tile.width).next_multiple_of(LANES) + 2 * SLACK;
+        let line = OUTPUTS * split;
+        let sums = lanes.next_multiple_of(LANES) + LANES + SLACK;
+        Self {
+            apart,
+            lanes,
+            row,
+            source,
+            window: sources * source,
+            line,
+            split,
+            sums,
+            products: scheme.sums() * height * sums,
+        }
+    }
+
+    /// Values of all of it.
+    pub fn len(&self) -> usize {
+        self.window + self.line + (OUTPUTS * self.split).max(OUTPUTS * self.sums) + self.products
+    }
+}
+
+impl<const R: usize, const E: usize> WithSimd for Task<'_, R, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { pass, filters, epilogue, group, tile, sizes, memory } = self;
+        let (window, rest) = memory.split_at_mut(sizes.window);
+        let (line, rest) = rest.split_at_mut(sizes.line);
+        let (rows, products) = rest.split_at_mut((OUTPUTS * sizes.split).max(OUTPUTS * sizes.sums));
+        let channels = pass.x.rows.channels;
+        for channel in 0..channels {
+            for sample in 0..tile.samples {
+                let signal = pass.x.row(tile.sample + sample, group, channel);
+                let place = channel * sizes.row + sample * sizes.apart;
+                fill(simd, pass, tile, sizes, signal, line, rows, &mut window[place..]);
+            }
+        }
+        let taps = sources(pass.scheme, tile, sizes);
+        let back = Back { pass, tile, sizes, epilogue, group };
+        let mut first = 0;
+        while first < filters.rows {
+            let source = Source { window, row: sizes.row, channels, taps: &taps };
+            match filters.height {
+                8 => multiply::<S, 8>(simd, filters, first, source, sizes, products),
+                _ => multiply::<S, 4>(simd, filters, first, source, sizes, products),
+            }
+            for row in first..filters.rows.min(first + filters.height) {
+                let products = &products[(row - first) * sizes.sums..];
+                back.row(simd, products, filters.height * sizes.sums, row, rows, line);
+            }
+            first += filters.height;
+        }
+    }
+}
+
+/// Fills `window` with the inputs of one channel of one signal, every source `sizes.source` from the last.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "three places of memory, which are borrowed apart")]
+fn fill<S: Simd, const R: usize, const E: usize>(
+    simd: S,
+    pass: &Pass<'_, R, E>,
+    tile: Tile,
+    sizes: Sizes,
+    signal: &[f32],
+    line: &mut [f32],
+    rows: &mut [f32],
+    window: &mut [f32],
+) {
+    for (index, run) in pass.scheme.filtered.iter().enumerate() {
+        let blocks = tile.blocks + run.filters;
+        read(pass, tile, sizes, run, blocks, signal, line, rows);
+        let window = &mut window[index * E * sizes.source..];
+        let mut lane = 0;
+        while lane < (blocks - 1) * tile.width {
+            let mut x = [simd.splat_f32s(0.0); E];
+            for i in 0..E {
+                let at = i % OUTPUTS * sizes.split + i / OUTPUTS * tile.width + lane;
+                x[i] = load(simd, &rows[at..]);
+            }
+            let values = combine(simd, &pass.minimal.bt, x);
+            for e in 0..E {
+                store(simd, values[e], &mut window[e * sizes.source + lane..]);
+            }
+            lane += S::F32_LANES;
+        }
+    }
+    for (index, run) in pass.scheme.single.iter().enumerate() {
+        read(pass, tile, sizes, run, tile.blocks, signal, line, rows);
+        let first = pass.scheme.filtered.len() * E + index * OUTPUTS;
+        for i in 0..OUTPUTS {
+            let values = &rows[i * sizes.split..][..tile.blocks * tile.width];
+            window[(first + i) * sizes.source..][..values.len()].copy_from_slice(values);
+        }
+    }
+}
+
+/// The four rows of what one progression reads, in `blocks` blocks.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two places of memory, which are borrowed apart")]
+fn read<const R: usize, const E: usize>(
+    pass: &Pass<'_, R, E>,
+    tile: Tile,
+    sizes: Sizes,
+    run: &Progression,
+    blocks: usize,
+    signal: &[f32],
+    line: &mut [f32],
+    rows: &mut [f32],
+) {
+    let (spacing, stride) = (pass.scheme.spacing, pass.reading.stride);
+    let position = |column: usize| run.start + ((pass.first + column) * stride).cast_signed();
+    let first = OUTPUTS * tile.first * spacing;
+    if tile.width == spacing {
+        let len = OUTPUTS * blocks * spacing;
+        copy(&mut line[..len], signal, position(first), pass.reading);
+        split(line, spacing, rows, sizes.split, blocks);
+    } else {
+        for at in 0..OUTPUTS * blocks {
+            let row = &mut rows[at % OUTPUTS * sizes.split + at / OUTPUTS * tile.width..][..tile.width];
+            copy(row, signal, position(first + at * spacing + tile.from), pass.reading);
+        }
+    }
+}
+
+#[inline(always)]
+fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
+    Lanes::load(simd, &values[..S::F32_LANES]).value()
+}
+
+#[inline(always)]
+fn store<S: Simd>(simd: S, value: S::f32s, values: &mut [f32]) {
+    Lanes::new(simd, value).store(&mut values[..S::F32_LANES]);
+}
+
+/// For every sum, where its inputs begin.
+fn sources(scheme: &Scheme, tile: Tile, sizes: Sizes) -> Vec<Vec<usize>> {
+    let point = |point: usize| {
+        let filters = |(index, run): (usize, &Progression)| {
+            let source = (index * scheme.points() + point) * sizes.source;
+            (0..run.filters).map(move |filter| source + filter * tile.width)
+        };
+        scheme.filtered.iter().enumerate().flat_map(filters).collect()
+    };
+    let output = |output: usize| {
+        let first = scheme.filtered.len() * scheme.points() + output;
+        (0..scheme.single.len()).map(|index| (first + index * OUTPUTS) * sizes.source).collect()
+    };
+    let singles = if scheme.single.is_empty() { 0 } else { OUTPUTS };
+    (0..scheme.points()).map(point).chain((0..singles).map(output)).collect()
+}
+
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    window: &'a [f32],
+    row: usize,
+    channels: usize,
+    taps: &'a [Vec<usize>],
+}
+
+/// All sums of a block of rows: `products[sum][row][lane]`.
+#[inline(always)]
+fn multiply<S: Simd, const M: usize>(
+    simd: S,
+    filters: &Filters,
+    first: usize,
+    source: Source<'_>,
+    sizes: Sizes,
+    products: &mut [f32],
+) {
+    for (sum, products) in products.chunks_exact_mut(M * sizes.sums).enumerate() {
+        let mut lane = 0;
+        while lane < sizes.lanes {
+            let left = (sizes.lanes - lane).div_ceil(S::F32_LANES);
+            let place = (filters, first, sum);
+            match left {
+                1 => block::<S, M, 1>(simd, place, source, lane, products, sizes.sums),
+                2 => block::<S, M, 2>(simd, place, source, lane, products, sizes.sums),
+                _ => block::<S, M, COLUMNS>(simd, place, source, lane, products, sizes.sums),
+            }
+            lane += left.min(COLUMNS) * S::F32_LANES;
+        }
+    }
+}
+
+#[inline(always)]
+fn block<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    (filters, first, sum): (&Filters, usize, usize),
+    source: Source<'_>,
+    lane: usize,
+    products: &mut [f32],
+    stride: usize,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); N]; M];
+    let b = Rows {
+        data: &source.window[lane..],
+        row_stride: source.row,
+        taps: &source.taps[sum],
+        depth: source.channels,
+    };
+    block::multiply(simd, &mut sums, filters.scalars(first, sum), b);
+    for (row, sums) in sums.iter().enumerate() {
+        products[row * stride + lane..][..N * S::F32_LANES].copy_from_slice(cast_slice(sums));
+    }
+}
+
+/// The way back to the signals.
+struct Back<'a, const R: usize, const E: usize> {
+    pass: &'a Pass<'a, R, E>,
+    tile: Tile,
+    sizes: Sizes,
+    epilogue: Epilogue<'a>,
+    group: usize,
+}
+
+impl<const R: usize, const E: usize> Back<'_, R, E> {
+    /// One row of the output from its `products`, every sum `stride` from the last.
+    #[inline(always)]
+    fn row<S: Simd>(
+        &self,
+        simd: S,
+        products: &[f32],
+        stride: usize,
+        row: usize,
+        rows: &mut [f32],
+        line: &mut [f32],
+    ) {
+        let sizes = self.sizes;
+        let bias = simd.splat_f32s(self.epilogue.bias.map_or(0.0, |bias| bias[row]));
+        let singles = !self.pass.scheme.single.is_empty();
+        let mut lane = 0;
+        while lane < sizes.lanes {
+            let mut products_of = [simd.splat_f32s(0.0); E];
+            for e in 0..E {
+                products_of[e] = load(simd, &products[e * stride + lane..]);
+            }
+            let mut y = combine(simd, &self.pass.minimal.at, products_of);
+            for i in 0..OUTPUTS {
+                let mut value = Lanes::new(simd, y[i]) + Lanes::new(simd, bias);
+                if singles {
+                    value = value + Lanes::new(simd, load(simd, &products[(E + i) * stride + lane..]));
+                }
+                if self.epilogue.activation != Activation::Identity {
+                    value = self.epilogue.activation.apply(value);
+                }
+                y[i] = value.value();
+                store(simd, y[i], &mut rows[i * sizes.sums + lane..]);
+            }
+            lane += S::F32_LANES;
+        }
+        self.write(row, rows, line);
+    }
+
+    #[inline(always)]
+    fn write(&self, row: usize, rows: &[f32], line: &mut [f32]) {
+        let (tile, sizes, spacing) = (self.tile, self.sizes, self.pass.scheme.spacing);
+        let first = OUTPUTS * tile.first * spacing;
+        for sample in 0..tile.samples {
+            let rows = &rows[sample * sizes.apart..];
+            let y = self.pass.y.row(tile.sample + sample, self.group, row);
+            if tile.width == spacing {
+                merge(rows, sizes.sums, spacing, line, tile.blocks);
+                y.write(first, &line[..OUTPUTS * tile.blocks * spacing]);
+            } else {
+                for at in 0..OUTPUTS * tile.blocks {
+                    let values = &rows[at % OUTPUTS * sizes.sums + at / OUTPUTS * tile.width..][..tile.width];
+                    y.write(first + at * spacing + tile.from, values);
+                }
+            }
+        }
+    }
+}

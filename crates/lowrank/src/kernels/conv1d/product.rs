@@ -3,7 +3,6 @@
 #![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
-use pulp::bytemuck::cast_slice;
 use pulp::{Simd, WithSimd};
 
 use super::super::activation::Activation;
@@ -174,7 +173,7 @@ impl Pass<'_> {
                     sums[m][n] = activation.apply(Lanes::new(simd, sums[m][n])).value();
                 }
             }
-            write::<S, N>(&sums[m], sink.values(row + m, column, count));
+            write(simd, &sums[m], sink.values(row + m, column, count));
         }
     }
 }
@@ -188,12 +187,16 @@ fn read<S: Simd, const N: usize>(simd: S, sums: &mut [S::f32s; N], values: &[f32
     }
 }
 
+/// Register by register: a copy of all of them would go through memory, and be a call.
 #[inline(always)]
-fn write<S: Simd, const N: usize>(sums: &[S::f32s; N], values: &mut [f32]) {
-    let sums: &[f32] = cast_slice(sums.as_slice());
-    if values.len() == sums.len() {
-        values.copy_from_slice(sums);
+pub(super) fn write<S: Simd, const N: usize>(simd: S, sums: &[S::f32s; N], values: &mut [f32]) {
+    if values.len() == N * S::F32_LANES {
+        for n in 0..N {
+            Lanes::new(simd, sums[n]).store(&mut values[n * S::F32_LANES..][..S::F32_LANES]);
+        }
     } else {
-        values.copy_from_slice(&sums[..values.len()]);
+        for (sums, values) in sums.iter().zip(values.chunks_mut(S::F32_LANES)) {
+            Lanes::new(simd, *sums).store(values);
+        }
     }
 }

@@ -53,9 +53,7 @@ impl<'a> Signals<'a> {
         [sample, group, channel]: [usize; 3],
     ) {
         for (index, row) in window.chunks_exact_mut(layout.row_stride).enumerate() {
-            fill(row, layout, reading, first.cast_signed(), |n| {
-                self.row(sample + n, group, channel + index)
-            });
+            fill(row, layout, reading, first.cast_signed(), |n| self.row(sample + n, group, channel + index));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::super::super::block::{self, Scalars};
 use super::super::super::lanes::{Lanes, arch};
 use super::super::super::scratch;
 use super::super::weights::Strides;
-use super::minimal::{self, Minimal, OUTPUTS};
+use super::minimal::{Four, Minimal, OUTPUTS, Three, Two};
 use super::scheme::{Progression, Scheme};
 
 /// Transformed weights, by blocks of rows: for each sum of the scheme the rows of the block one after the other, each with
@@ -79,22 +79,22 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn run(mut self) {
-        let (mut filter, mut single) = (0, 0);
+        let mut first = 0;
         for run in &self.scheme.filtered {
             self.progression(run, |task, row, taps| match task.scheme.length {
-                2 => task.transform(&minimal::TWO, row, taps, filter),
-                3 => task.transform(&minimal::THREE, row, taps, filter),
-                _ => task.transform(&minimal::FOUR, row, taps, filter),
+                2 => task.transform(&Two::G, row, taps, first),
+                3 => task.transform(&Three::G, row, taps, first),
+                _ => task.transform(&Four::G, row, taps, first),
             });
-            filter += run.filters;
+            first += run.filters;
         }
-        for run in &self.scheme.single {
+        for (index, run) in self.scheme.single.iter().enumerate() {
             self.progression(run, |task, row, taps| {
                 for output in 0..OUTPUTS {
-                    task.place(task.scheme.points() + output, row, single).copy_from_slice(taps);
+                    let start = task.start(task.scheme.points() + output, row, index);
+                    task.data[start..][..taps.len()].copy_from_slice(taps);
                 }
             });
-            single += 1;
         }
     }
 
@@ -117,48 +117,56 @@ impl Task<'_> {
         });
     }
 
+    /// The filters from `first` of a row.
     fn transform<const R: usize, const E: usize>(
         &mut self,
-        minimal: &Minimal<R, E>,
+        g: &'static [[f32; R]; E],
         row: usize,
         taps: &[f32],
         first: usize,
     ) {
         for (filter, taps) in taps.chunks(R * self.channels).enumerate() {
-            for (point, factors) in minimal.g.iter().enumerate() {
-                let place = self.place(point, row, first + filter);
-                place.fill(0.0);
-                for (tap, factor) in taps.chunks_exact(place.len()).zip(factors) {
-                    arch().dispatch(AddScaled { to: &mut *place, values: tap, factor: *factor });
-                }
-            }
+            let starts = std::array::from_fn(|point| self.start(point, row, first + filter));
+            arch().dispatch(Transform { g, taps, channels: self.channels, data: &mut *self.data, starts });
         }
     }
 
-    /// The values of one filter, or single tap, for every channel.
-    fn place(&mut self, sum: usize, row: usize, index: usize) -> &mut [f32] {
+    /// Where the values of one filter, or single tap, begin.
+    fn start(&self, sum: usize, row: usize, index: usize) -> usize {
         let (start, stride) = self.places[sum];
-        &mut self.data[start + row * stride + index * self.channels..][..self.channels]
+        start + row * stride + index * self.channels
     }
 }
 
-/// `to += factor · values`.
-struct AddScaled<'a> {
-    to: &'a mut [f32],
-    values: &'a [f32],
-    factor: f32,
+/// `data[starts[e] + channel] = Σ_j g[e][j] · taps[j, channel]`, over the taps there are.
+struct Transform<'a, const R: usize, const E: usize> {
+    g: &'static [[f32; R]; E],
+    taps: &'a [f32],
+    channels: usize,
+    data: &'a mut [f32],
+    starts: [usize; E],
 }
 
-impl pulp::WithSimd for AddScaled<'_> {
+impl<const R: usize, const E: usize> pulp::WithSimd for Transform<'_, R, E> {
     type Output = ();
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let factor = Lanes::splat(simd, self.factor);
-        let lanes = S::F32_LANES;
-        for (to, values) in self.to.chunks_mut(lanes).zip(self.values.chunks(lanes)) {
-            factor.mul_add(Lanes::load(simd, values), Lanes::load(simd, to)).store(to);
+        let Self { g, taps, channels, data, starts } = self;
+        for channel in (0..channels).step_by(S::F32_LANES) {
+            let count = S::F32_LANES.min(channels - channel);
+            let mut values = [Lanes::splat(simd, 0.0); R];
+            for (value, taps) in values.iter_mut().zip(taps.chunks_exact(channels)) {
+                *value = Lanes::load(simd, &taps[channel..][..count]);
+            }
+            for (factors, start) in g.iter().zip(starts) {
+                let mut sum = Lanes::splat(simd, 0.0);
+                for (factor, value) in factors.iter().zip(values) {
+                    sum = value.mul_add(*factor, sum);
+                }
+                sum.store(&mut data[start + channel..][..count]);
+            }
         }
     }
 }

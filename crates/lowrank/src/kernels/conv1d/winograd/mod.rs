@@ -16,6 +16,8 @@ mod scheme;
 mod task;
 mod tiles;
 
+use std::marker::PhantomData;
+
 use rayon::prelude::*;
 
 use super::super::activation::Activation;
@@ -27,7 +29,7 @@ use super::signals::{Shape, Signals};
 use super::weights::Strides;
 use super::window::Reading;
 use filters::Filters;
-use minimal::{FOUR, Minimal, THREE, TWO};
+use minimal::{Four, Minimal, Three, Two};
 use place::Place;
 #[cfg(test)]
 pub(super) use scheme::FORCED;
@@ -72,14 +74,13 @@ pub(super) fn convolve(
     output: &Output<'_>,
 ) {
     match scheme.length {
-        2 => with(&TWO, scheme, reading, (x, batch), (first, count), kernel, output),
-        3 => with(&THREE, scheme, reading, (x, batch), (first, count), kernel, output),
-        _ => with(&FOUR, scheme, reading, (x, batch), (first, count), kernel, output),
+        2 => with::<Two, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
+        3 => with::<Three, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
+        _ => with::<Four, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
     }
 }
 
-fn with<const R: usize, const E: usize>(
-    minimal: &Minimal<R, E>,
+fn with<M: Minimal<R, E>, const R: usize, const E: usize>(
     scheme: &Scheme,
     reading: &Reading<'_>,
     (x, batch): (Signals<'_>, usize),
@@ -93,7 +94,14 @@ fn with<const R: usize, const E: usize>(
         .map(|group| Filters::new(scheme, &kernel.values[group * kernel.group..], kernel.size, kernel.strides))
         .collect();
     let Output { y, shape, stride, offset, .. } = *output;
-    let pass = Pass { minimal, scheme, reading, x, first, y: Place { values: y, shape, stride, offset: offset + (first * stride).cast_signed() } };
+    let pass = Pass::<M, R, E> {
+        minimal: PhantomData,
+        scheme,
+        reading,
+        x,
+        first,
+        y: Place { values: y, shape, stride, offset: offset + (first * stride).cast_signed() },
+    };
     let tiles = Tiles::new(scheme, count, batch, channels);
     (0..tiles.count() * groups).into_par_iter().for_each(|index| {
         let (tile, group) = (tiles.get(index / groups), index % groups);

@@ -3,18 +3,19 @@
 #![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
-use pulp::bytemuck::cast_slice;
+use std::marker::PhantomData;
+
 use pulp::{Simd, WithSimd};
 
 use super::super::super::activation::Activation;
 use super::super::super::block::{self, COLUMNS, Rows};
 use super::super::super::lanes::Lanes;
-use super::super::product::Epilogue;
+use super::super::product::{Epilogue, write};
 use super::super::signals::Signals;
 use super::super::window::{Reading, copy};
 use super::filters::Filters;
 use super::lines::{SLACK, merge, split};
-use super::minimal::{Minimal, OUTPUTS, combine};
+use super::minimal::{Minimal, OUTPUTS};
 use super::place::Place;
 use super::scheme::{Progression, Scheme};
 use super::tiles::Tile;
@@ -23,8 +24,8 @@ use super::tiles::Tile;
 const LANES: usize = 16;
 
 /// What every tile needs.
-pub(super) struct Pass<'a, const R: usize, const E: usize> {
-    pub minimal: &'a Minimal<R, E>,
+pub(super) struct Pass<'a, M, const R: usize, const E: usize> {
+    pub minimal: PhantomData<M>,
     pub scheme: &'a Scheme,
     pub reading: &'a Reading<'a>,
     pub x: Signals<'a>,
@@ -34,8 +35,8 @@ pub(super) struct Pass<'a, const R: usize, const E: usize> {
 }
 
 /// One tile of one group.
-pub(super) struct Task<'a, const R: usize, const E: usize> {
-    pub pass: &'a Pass<'a, R, E>,
+pub(super) struct Task<'a, M, const R: usize, const E: usize> {
+    pub pass: &'a Pass<'a, M, R, E>,
     pub filters: &'a Filters,
     pub epilogue: Epilogue<'a>,
     pub group: usize,
@@ -98,7 +99,7 @@ impl Sizes {
     }
 }
 
-impl<const R: usize, const E: usize> WithSimd for Task<'_, R, E> {
+impl<M: Minimal<R, E>, const R: usize, const E: usize> WithSimd for Task<'_, M, R, E> {
     type Output = ();
 
     #[inline(always)]
@@ -136,9 +137,9 @@ impl<const R: usize, const E: usize> WithSimd for Task<'_, R, E> {
 /// Fills `window` with the inputs of one channel of one signal, every source `sizes.source` from the last.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "three places of memory, which are borrowed apart")]
-fn fill<S: Simd, const R: usize, const E: usize>(
+fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
     simd: S,
-    pass: &Pass<'_, R, E>,
+    pass: &Pass<'_, M, R, E>,
     tile: Tile,
     sizes: Sizes,
     signal: &[f32],
@@ -157,7 +158,7 @@ fn fill<S: Simd, const R: usize, const E: usize>(
                 let at = i % OUTPUTS * sizes.split + i / OUTPUTS * tile.width + lane;
                 x[i] = load(simd, &rows[at..]);
             }
-            let values = combine(simd, &pass.minimal.bt, x);
+            let values = M::inputs(simd, &x);
             for e in 0..E {
                 store(simd, values[e], &mut window[e * sizes.source + lane..]);
             }
@@ -177,8 +178,8 @@ fn fill<S: Simd, const R: usize, const E: usize>(
 /// The four rows of what one progression reads, in `blocks` blocks.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two places of memory, which are borrowed apart")]
-fn read<const R: usize, const E: usize>(
-    pass: &Pass<'_, R, E>,
+fn read<M, const R: usize, const E: usize>(
+    pass: &Pass<'_, M, R, E>,
     tile: Tile,
     sizes: Sizes,
     run: &Progression,
@@ -272,39 +273,27 @@ fn block<S: Simd, const M: usize, const N: usize>(
     stride: usize,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); N]; M];
-    let b = Rows {
-        data: &source.window[lane..],
-        row_stride: source.row,
-        taps: &source.taps[sum],
-        depth: source.channels,
-    };
+    let b =
+        Rows { data: &source.window[lane..], row_stride: source.row, taps: &source.taps[sum], depth: source.channels };
     block::multiply(simd, &mut sums, filters.scalars(first, sum), b);
     for (row, sums) in sums.iter().enumerate() {
-        products[row * stride + lane..][..N * S::F32_LANES].copy_from_slice(cast_slice(sums));
+        write(simd, sums, &mut products[row * stride + lane..][..N * S::F32_LANES]);
     }
 }
 
 /// The way back to the signals.
-struct Back<'a, const R: usize, const E: usize> {
-    pass: &'a Pass<'a, R, E>,
+struct Back<'a, M, const R: usize, const E: usize> {
+    pass: &'a Pass<'a, M, R, E>,
     tile: Tile,
     sizes: Sizes,
     epilogue: Epilogue<'a>,
     group: usize,
 }
 
-impl<const R: usize, const E: usize> Back<'_, R, E> {
+impl<M: Minimal<R, E>, const R: usize, const E: usize> Back<'_, M, R, E> {
     /// One row of the output from its `products`, every sum `stride` from the last.
     #[inline(always)]
-    fn row<S: Simd>(
-        &self,
-        simd: S,
-        products: &[f32],
-        stride: usize,
-        row: usize,
-        rows: &mut [f32],
-        line: &mut [f32],
-    ) {
+    fn row<S: Simd>(&self, simd: S, products: &[f32], stride: usize, row: usize, rows: &mut [f32], line: &mut [f32]) {
         let sizes = self.sizes;
         let bias = simd.splat_f32s(self.epilogue.bias.map_or(0.0, |bias| bias[row]));
         let singles = !self.pass.scheme.single.is_empty();
@@ -314,7 +303,7 @@ impl<const R: usize, const E: usize> Back<'_, R, E> {
             for e in 0..E {
                 products_of[e] = load(simd, &products[e * stride + lane..]);
             }
-            let mut y = combine(simd, &self.pass.minimal.at, products_of);
+            let mut y = M::outputs(simd, products_of);
             for i in 0..OUTPUTS {
                 let mut value = Lanes::new(simd, y[i]) + Lanes::new(simd, bias);
                 if singles {

@@ -1,33 +1,39 @@
-//! Gradients of the factors: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`.
+//! Gradients of the factors: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`; where a row of the weight or a
+//! group is so small that its dense gradient is less work, from that.
 
 use rayon::prelude::*;
 
+use super::super::gemm::{self, Matrix};
 use super::super::scratch;
 use super::Problem;
-use super::product::{Matrix, Source, add_product};
+use super::product::{self, Source, add_product};
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
+use super::weight_gradient::weight_gradient;
 use super::weights::{LowRank, Panels, Strides};
 use super::window::{LANES, Layout, Reading};
 
 /// Partial sums that a batch is cut into, whatever the number of threads.
 const PARTS: usize = 8;
 
-/// The gradients `dA (r, n)` and `dB (out, r/blocks)` of factors with a block for every group, of `x (batch, in, length)`
-/// and `dy (batch, out, columns)`.
+/// The gradients `dA (r, n)` and `dB (out, r/blocks)` of factors whose blocks divide the groups: one for each group, or
+/// one that several groups share. Of `x (batch, in, length)` and `dy (batch, out, columns)`.
 ///
 /// # Panics
-/// When a slice does not have the size of its shape, when there is not one block a group, and where
+/// When a slice does not have the size of its shape, when the blocks do not divide the groups, and where
 /// [`Problem::output_length`] is an error.
 #[must_use]
 pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
     let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
-    let groups = inputs.groups;
-    assert_eq!(low.blocks, groups, "one block of the factors for each group");
-    let rank = low.rank / groups;
-    assert_eq!(low.a.len(), groups * rank * n, "values of A");
-    assert_eq!(low.b.len(), groups * outputs.channels * rank, "values of B");
+    assert!(inputs.groups.is_multiple_of(low.blocks), "blocks of the factors divide the groups");
+    let rank = low.rank / low.blocks;
+    assert_eq!(low.a.len(), low.blocks * rank * n, "values of A");
+    assert_eq!(low.b.len(), outputs.groups * outputs.channels * rank, "values of B");
+    // Multiplications for a column: of the dense gradient, and of `h`, `dh`, `dA` and `dB`.
+    if outputs.channels * n <= 2 * rank * (n + outputs.channels) {
+        return contract(&weight_gradient(problem, x, dy), low, n);
+    }
     let reading = Reading::of(problem.geometry);
     let pass = Pass {
         x: Signals::new(x, inputs, problem.batch, "x"),
@@ -35,19 +41,20 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
         reading: &reading,
         taps: problem.taps(),
         rank,
-        factors: &factors(problem, low),
+        factors: &Factors::new(problem, low),
     };
     let tiles = Tiles::summed(problem, &reading);
-    let parts = tiles.count().min(PARTS);
+    let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
+    let parts = tasks.min(PARTS);
     let partial: Vec<_> = (0..parts)
         .into_par_iter()
         .map(|part| {
             let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
-            for tile in tiles.count() * part / parts..tiles.count() * (part + 1) / parts {
-                let of_groups = da.chunks_exact_mut(rank * n).zip(db.chunks_exact_mut(outputs.channels * rank));
-                for (group, (da, db)) in of_groups.enumerate() {
-                    pass.add(tiles.get(tile), group, da, db);
-                }
+            for task in tasks * part / parts..tasks * (part + 1) / parts {
+                let (group, tile) = (task / tiles.count(), tiles.get(task % tiles.count()));
+                let da = &mut da[group / shared * rank * n..][..rank * n];
+                let db = &mut db[group * outputs.channels * rank..][..outputs.channels * rank];
+                pass.add(tile, group, da, db);
             }
             (da, db)
         })
@@ -66,23 +73,46 @@ fn add_scaled(to: &mut [f32], values: &[f32], scale: f32) {
     }
 }
 
-/// The factors of one group, packed by blocks of channels: `A` over the inputs, `Bᵀ` over the outputs.
-struct Factors {
-    a: Vec<Panels>,
-    bt: Vec<Panels>,
+/// From the gradient of the dense weight, block by block: `dA = s·Bᵀ·dW` and `dB = s·dW·Aᵀ`.
+fn contract(dw: &[f32], low: &LowRank<'_>, n: usize) -> (Vec<f32>, Vec<f32>) {
+    let (rank, rows) = (low.rank / low.blocks, dw.len() / n / low.blocks);
+    let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+    for block in 0..low.blocks {
+        let of_a = block * rank * n..(block + 1) * rank * n;
+        let of_b = block * rows * rank..(block + 1) * rows * rank;
+        let dw = Matrix::new(&dw[block * rows * n..], [rows, n], [n, 1]);
+        let bt = Matrix::new(&low.b[of_b.clone()], [rank, rows], [1, rank]);
+        let at = Matrix::new(&low.a[of_a.clone()], [n, rank], [1, n]);
+        gemm::product(low.scale, bt, dw, &mut da[of_a]);
+        gemm::product(low.scale, dw, at, &mut db[of_b]);
+    }
+    (da, db)
 }
 
-fn factors(problem: &Problem<'_>, low: &LowRank<'_>) -> Vec<Factors> {
-    let (inputs, outputs, taps, n) =
-        (problem.inputs().channels, problem.outputs().channels, problem.taps(), problem.row());
-    let (rank, all) = (low.rank / low.blocks, (0..taps).collect::<Vec<_>>());
-    let of_a = Strides { row: n, channel: taps, tap: 1 };
-    let of_b = Strides { row: 1, channel: rank, tap: 0 };
-    let group = |(a, b): (&[f32], &[f32])| Factors {
-        a: blocks(inputs).map(|(from, depth)| Panels::pack(&a[from * taps..], [rank, depth], &all, of_a)).collect(),
-        bt: blocks(outputs).map(|(from, depth)| Panels::pack(&b[from * rank..], [rank, depth], &[0], of_b)).collect(),
-    };
-    low.a.chunks_exact(rank * n).zip(low.b.chunks_exact(outputs * rank)).map(group).collect()
+/// The factors, packed by blocks of channels: `A` of every block over the inputs, `Bᵀ` of every group over the outputs.
+struct Factors {
+    a: Vec<Vec<Panels>>,
+    bt: Vec<Vec<Panels>>,
+}
+
+impl Factors {
+    fn new(problem: &Problem<'_>, low: &LowRank<'_>) -> Self {
+        let (inputs, outputs, taps, n) =
+            (problem.inputs().channels, problem.outputs().channels, problem.taps(), problem.row());
+        let (rank, all) = (low.rank / low.blocks, (0..taps).collect::<Vec<_>>());
+        let of_a = Strides { row: n, channel: taps, tap: 1 };
+        let of_b = Strides { row: 1, channel: rank, tap: 0 };
+        let pack_a = |a: &[f32]| {
+            blocks(inputs).map(|(from, depth)| Panels::pack(&a[from * taps..], [rank, depth], &all, of_a)).collect()
+        };
+        let pack_b = |b: &[f32]| {
+            blocks(outputs).map(|(from, depth)| Panels::pack(&b[from * rank..], [rank, depth], &[0], of_b)).collect()
+        };
+        Self {
+            a: low.a.chunks_exact(rank * n).map(pack_a).collect(),
+            bt: low.b.chunks_exact(outputs * rank).map(pack_b).collect(),
+        }
+    }
 }
 
 struct Pass<'a> {
@@ -92,7 +122,7 @@ struct Pass<'a> {
     taps: usize,
     /// Of a group.
     rank: usize,
-    factors: &'a [Factors],
+    factors: &'a Factors,
 }
 
 impl Pass<'_> {
@@ -102,6 +132,7 @@ impl Pass<'_> {
         let (of_x, plain) = (Layout::new(self.reading, tile.columns, tile.samples), Reading::plain());
         let of_dy = Layout::spaced(&plain, tile.columns, tile.samples, of_x.sample_stride);
         let width = of_x.width();
+        let block = group * self.factors.a.len() / self.factors.bt.len();
         // The low-rank signals, with room for whole registers at the end of a row.
         let stride = width.next_multiple_of(LANES);
         let window = (CHANNELS.min(inputs) * of_x.row_stride).max(CHANNELS.min(outputs) * of_dy.row_stride);
@@ -109,17 +140,17 @@ impl Pass<'_> {
             let (window, narrow) = memory.split_at_mut(window);
             narrow.fill(0.0);
             let (h, dh) = narrow.split_at_mut(rank * stride);
-            for ((from, depth), bt) in blocks(outputs).zip(&self.factors[group].bt) {
+            for ((from, depth), bt) in blocks(outputs).zip(&self.factors.bt[group]) {
                 let window = &mut window[..depth * of_dy.row_stride];
                 self.dy.fill(window, (&of_dy, &plain), tile.first, [tile.sample, group, from]);
                 let source = Source { window, row_stride: of_dy.row_stride, taps: &of_dy.taps };
-                add_product(bt, source, width, Matrix { data: &mut *dh, row_stride: stride });
+                add_product(bt, source, width, product::Matrix { data: &mut *dh, row_stride: stride });
             }
-            for ((from, depth), a) in blocks(inputs).zip(&self.factors[group].a) {
+            for ((from, depth), a) in blocks(inputs).zip(&self.factors.a[block]) {
                 let window = &mut window[..depth * of_x.row_stride];
                 self.x.fill(window, (&of_x, self.reading), tile.first, [tile.sample, group, from]);
                 let source = Source { window, row_stride: of_x.row_stride, taps: &of_x.taps };
-                add_product(a, source, width, Matrix { data: &mut *h, row_stride: stride });
+                add_product(a, source, width, product::Matrix { data: &mut *h, row_stride: stride });
                 let dh = Rows { data: dh, count: rank, stride };
                 for (tap, offset) in of_x.taps.iter().enumerate() {
                     let x = Rows { data: &window[*offset..], count: depth, stride: of_x.row_stride };

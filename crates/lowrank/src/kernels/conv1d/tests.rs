@@ -14,13 +14,16 @@ struct Case {
     geometry: ConvGeometry,
     batch: usize,
     length: usize,
+    /// Rows of `A` in a block.
     rank: usize,
+    /// Of the factors; a divisor of the groups.
+    blocks: usize,
     seed: u64,
 }
 
 /// Geometries with channels around the sizes of a block, and every field varied.
 fn case() -> impl Strategy<Value = Case> {
-    let channels = (1_usize..=3, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]);
+    let channels = (1_usize..=4, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]);
     let axis = (prop_oneof![1_usize..5, 5_usize..12], 1_usize..5, 1_usize..6, 0_usize..9, 0_usize..9);
     let mode = prop_oneof![
         3 => Just(PaddingMode::Zeros),
@@ -28,13 +31,14 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just(PaddingMode::Replicate),
         1 => Just(PaddingMode::Circular),
     ];
-    let size = (1_usize..5, prop_oneof![1_usize..20, 20_usize..200], 1_usize..10);
+    let size = (1_usize..5, prop_oneof![1_usize..20, 20_usize..200], 1_usize..10, 1_usize..=4);
     (channels, axis, mode, size, any::<u64>()).prop_map(|(channels, axis, mode, size, seed)| {
         let (groups, input, output) = channels;
         let (kernel, stride, dilation, before, after) = axis;
         let axis = Axis { kernel, stride, dilation, padding: Padding::Explicit(before, after) };
         let geometry = ConvGeometry::new(groups * input, groups * output, groups, mode, vec![axis]).unwrap();
-        Case { geometry, batch: size.0, length: size.1, rank: size.2, seed }
+        let blocks = if groups.is_multiple_of(size.3) { size.3 } else { 1 };
+        Case { geometry, batch: size.0, length: size.1, rank: size.2, blocks, seed }
     })
 }
 
@@ -82,14 +86,14 @@ struct Inputs {
     bias: Vec<f32>,
     dy: Vec<f32>,
     rank: usize,
-    groups: usize,
+    blocks: usize,
 }
 
 impl Inputs {
     fn new(case: &Case, columns: usize) -> Self {
         let shape = case.geometry.weight_shape();
-        let (out, n, groups) = (shape[0], shape[1] * shape[2], case.geometry.groups());
-        let rank = case.rank * groups;
+        let (out, n) = (shape[0], shape[1] * shape[2]);
+        let rank = case.rank * case.blocks;
         Self {
             x: random(case, "x", case.batch * case.geometry.in_channels() * case.length),
             w: random(case, "w", out * n),
@@ -98,12 +102,12 @@ impl Inputs {
             bias: random(case, "bias", out),
             dy: random(case, "dy", case.batch * out * columns),
             rank,
-            groups,
+            blocks: case.blocks,
         }
     }
 
     fn low(&self) -> LowRank<'_> {
-        LowRank { a: &self.a, b: &self.b, rank: self.rank, blocks: self.groups, scale: 0.5 }
+        LowRank { a: &self.a, b: &self.b, rank: self.rank, blocks: self.blocks, scale: 0.5 }
     }
 
     fn weight(&self) -> Weight<'_> {
@@ -112,8 +116,8 @@ impl Inputs {
 
     /// `W + s·B·A` by its definition.
     fn folded(&self) -> Vec<f64> {
-        let (n, out) = (self.a.len() / self.rank, self.b.len() * self.groups / self.rank);
-        let (rank, rows) = (self.rank / self.groups, out / self.groups);
+        let (n, out) = (self.a.len() / self.rank, self.b.len() * self.blocks / self.rank);
+        let (rank, rows) = (self.rank / self.blocks, out / self.blocks);
         let delta = |o: usize, i: usize| {
             let terms =
                 (0..rank).map(|p| f64::from(self.b[o * rank + p]) * f64::from(self.a[(o / rows * rank + p) * n + i]));
@@ -125,8 +129,8 @@ impl Inputs {
     /// `dA` and `dB` from the dense gradient.
     fn low_rank_gradients(&self, dw: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let n = self.a.len() / self.rank;
-        let (rank, out) = (self.rank / self.groups, dw.len() / n);
-        let rows = out / self.groups;
+        let (rank, out) = (self.rank / self.blocks, dw.len() / n);
+        let rows = out / self.blocks;
         let (mut da, mut db) = (vec![0.0; self.a.len()], vec![0.0; self.b.len()]);
         for o in 0..out {
             for p in 0..rank {
@@ -155,7 +159,7 @@ fn check(case: &Case) {
     let expected = [
         ("y", &y, n),
         ("dx", &gradients.dx, outputs * shape[2]),
-        ("dA", &da, positions * outputs),
+        ("dA", &da, positions * shape[0] / case.blocks),
         ("dB", &db, positions * n),
         ("dW", &gradients.dw, positions),
     ];
@@ -183,7 +187,7 @@ proptest! {
 fn one(channels: [usize; 3], axis: Axis, batch: usize, length: usize) -> Case {
     let [input, output, groups] = channels;
     let geometry = ConvGeometry::new(input, output, groups, PaddingMode::Zeros, vec![axis]).unwrap();
-    Case { geometry, batch, length, rank: 3, seed: 1 }
+    Case { geometry, batch, length, rank: 3, blocks: 1, seed: 1 }
 }
 
 /// Sizes that random cases leave out: several blocks of channels, several tiles, long dilations, many short signals.
@@ -197,6 +201,8 @@ fn large() -> Vec<Case> {
         one([6, 9, 1], axis, 300, 7),
         one([1, 9, 1], Axis { stride: 25, ..Axis::new(50) }, 2, 9000),
         one([40, 40, 40], Axis { padding: Padding::Same, ..Axis::new(31) }, 2, 3000),
+        one([192, 192, 4], Axis { padding: Padding::Explicit(16, 16), ..Axis::new(32) }, 1, 49),
+        Case { blocks: 2, ..one([96, 96, 4], axis, 2, 300) },
     ]
 }
 

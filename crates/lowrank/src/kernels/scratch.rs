@@ -1,9 +1,11 @@
-//! Memory that a thread keeps for its tiles, so that no kernel allocates while it runs.
+//! Memory that is kept between calls, so that no kernel allocates while it runs, and none pays for fresh pages.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static WEIGHTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Lends `len` values of this thread's memory, of unknown content. It grows to the largest that was asked for.
@@ -17,4 +19,49 @@ pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
         }
         work(&mut scratch[..len])
     })
+}
+
+/// Values that outlive a task, such as packed weights. The thread keeps the largest for the next call, up to [`KEPT`] values.
+pub(super) struct Buffer {
+    values: Vec<f32>,
+    len: usize,
+}
+
+/// 16 MB.
+const KEPT: usize = 1 << 22;
+
+impl Buffer {
+    /// `len` values of unknown content.
+    pub fn new(len: usize) -> Self {
+        let mut values = WEIGHTS.take();
+        if values.len() < len {
+            // What it held need not be copied.
+            values.clear();
+            values.resize(len, 0.0);
+        }
+        Self { values, len }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.values.len() <= KEPT {
+            let kept = WEIGHTS.take();
+            WEIGHTS.set(if kept.len() > self.values.len() { kept } else { std::mem::take(&mut self.values) });
+        }
+    }
 }

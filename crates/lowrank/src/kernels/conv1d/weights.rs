@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::super::block;
 use super::super::lanes::arch;
+use super::super::scratch::Buffer;
 
 /// The values of a frozen weight, in the type the model holds them in.
 #[derive(Debug, Clone, Copy)]
@@ -100,9 +101,9 @@ fn add_rows(to: &mut [f32], a: &[f32], b: &[f32], scale: f32) {
 }
 
 /// A matrix of kernels in the order in which the product reads it: for each block of channels, for each block of rows,
-/// the taps, the channels, and the rows of the block side by side. Rows that do not exist are zero.
+/// the taps, the channels, and the rows of the block side by side. Of rows that do not exist, the values are unknown.
 pub(super) struct Panels {
-    data: Vec<f32>,
+    data: Buffer,
     rows: usize,
     /// Rows of a full block.
     height: usize,
@@ -131,9 +132,9 @@ impl Panels {
         let height = arch().dispatch(Height);
         let depth = (STEPS / taps.len().max(1)).clamp(8, CHANNELS).min(channels.max(1));
         let padded = height_of(rows, height);
-        let mut data = vec![0.0; padded * channels * taps.len()];
+        let mut data = Buffer::new(padded * channels * taps.len());
         let blocks = rows.div_ceil(height);
-        let mut rest = data.as_mut_slice();
+        let mut rest = &mut *data;
         let mut jobs = Vec::new();
         for from in (0..channels).step_by(depth) {
             let depth = depth.min(channels - from);

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::super::block::{self, Scalars};
 use super::super::super::lanes::{Lanes, arch};
-use super::super::super::scratch;
+use super::super::super::scratch::{self, Buffer};
 use super::super::weights::Strides;
 use super::minimal::{Four, Minimal, OUTPUTS, Three, Two};
 use super::scheme::{Progression, Scheme};
@@ -12,8 +12,8 @@ use super::scheme::{Progression, Scheme};
 /// Transformed weights, by blocks of rows: for each sum of the scheme the rows of the block one after the other, each with
 /// the filters and channels (or single taps and channels) that are added up.
 pub(super) struct Filters {
-    data: Vec<f32>,
-    /// Rows of a block; those that do not exist are zero.
+    data: Buffer,
+    /// Rows of a block; of those that do not exist, the values are unknown.
     pub height: usize,
     pub rows: usize,
     /// Where the sums of a block begin, and how long their rows are.
@@ -35,7 +35,7 @@ impl Filters {
                 (block - height * stride, stride)
             })
             .collect();
-        let mut data = vec![0.0; rows.div_ceil(height) * block];
+        let mut data = Buffer::new(rows.div_ceil(height) * block);
         data.par_chunks_mut(block).enumerate().for_each(|(index, data)| {
             let rows = index * height..rows.min((index + 1) * height);
             let task = Task { scheme, values, channels, strides, rows, places: &places, data };

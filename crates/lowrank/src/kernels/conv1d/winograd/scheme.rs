@@ -57,6 +57,11 @@ impl Scheme {
         self.length + OUTPUTS - 1
     }
 
+    /// Transformed inputs of one lane of one channel.
+    pub(super) fn sources(&self) -> usize {
+        self.points() * self.filtered.len() + OUTPUTS * self.single.len()
+    }
+
     /// Sums that are kept apart until the end: one a point, and one an output for the single taps.
     pub(super) fn sums(&self) -> usize {
         self.points() + if self.single.is_empty() { 0 } else { OUTPUTS }
@@ -79,10 +84,11 @@ impl Scheme {
         let taps: usize = self.filtered.iter().chain(&self.single).map(|run| run.taps.len()).sum();
         let lanes = columns.div_ceil(OUTPUTS * self.spacing) * self.spacing;
         let products = self.points() * filters + OUTPUTS * self.single.len();
-        let transforms = (channels * products + rows * self.sums()) * TRANSFORM;
-        let filtered = batch * lanes * (rows * channels * products + transforms) + rows * channels * taps * WEIGHT;
+        let transforms = (channels * self.sources() + rows * self.sums()) * TRANSFORM;
+        let blocks = rows.next_multiple_of(BLOCK) * channels * products;
+        let filtered = batch * lanes * (blocks + transforms) + rows * channels * taps * WEIGHT;
         let direct = batch * columns * rows * channels * taps;
-        10 * filtered < 9 * direct
+        channels * self.sources() <= SOURCES && 10 * filtered < 9 * direct
     }
 }
 
@@ -94,5 +100,9 @@ thread_local! {
 
 /// What transforming one value costs, in multiplications.
 const TRANSFORM: usize = 24;
-/// What transforming one weight costs.
-const WEIGHT: usize = 48;
+/// What transforming one weight costs, most of it the traffic of memory.
+const WEIGHT: usize = 100;
+/// Rows of a block of products.
+const BLOCK: usize = 8;
+/// Transformed inputs of one lane at most: those of a tile would not stay in the second-level cache.
+const SOURCES: usize = 4000;

@@ -76,7 +76,6 @@ impl Sizes {
         // competing for the same places in the cache.
         let row = (tile.samples * apart + LANES).next_multiple_of(32) + 16;
         let source = channels * row;
-        let sources = scheme.points() * scheme.filtered.len() + OUTPUTS * scheme.single.len();
         let split = ((blocks + 1) * tile.width).next_multiple_of(LANES) + 2 * SLACK;
         let line = OUTPUTS * split;
         let sums = lanes.next_multiple_of(LANES) + LANES + SLACK;
@@ -85,7 +84,7 @@ impl Sizes {
             lanes,
             row,
             source,
-            window: sources * source,
+            window: scheme.sources() * source,
             line,
             split,
             sums,

@@ -38,8 +38,7 @@ impl Tiles {
     pub fn new(scheme: &Scheme, columns: usize, batch: usize, channels: usize) -> Self {
         let spacing = scheme.spacing;
         let all_blocks = columns.div_ceil(OUTPUTS * spacing);
-        let sources = scheme.points() * scheme.filtered.len() + OUTPUTS * scheme.single.len();
-        let fit = (WINDOW / (channels * sources)).clamp(LANES[0], LANES[1]);
+        let fit = (WINDOW / (channels * scheme.sources())).clamp(LANES[0], LANES[1]);
         let lanes = (all_blocks * spacing * batch).div_ceil(TASKS).clamp(LANES[0], fit) / 16 * 16;
         let tile = Self { samples: 1, blocks: 1, width: spacing, batch, all_blocks, spacing };
         if spacing > lanes {

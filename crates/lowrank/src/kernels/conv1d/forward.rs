@@ -7,6 +7,7 @@ use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
 use super::Problem;
+use super::depthwise;
 use super::direct::Direct;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::signals::{Shape, Signals};
@@ -33,8 +34,11 @@ pub fn forward(
     assert_eq!(y.len(), outputs.len(problem.batch), "values of y");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     assert!(bias.is_none_or(|bias| bias.len() == outputs.groups * outputs.channels), "values of the bias");
-    let (strides, all) = (Strides { row: n, channel: taps, tap: 1 }, (0..taps).collect::<Vec<_>>());
     let folded = weight.folded(n);
+    if depthwise::fits(problem) {
+        return depthwise::forward(problem, x, &folded, Epilogue { bias, activation }, y);
+    }
+    let (strides, all) = (Strides { row: n, channel: taps, tap: 1 }, (0..taps).collect::<Vec<_>>());
     let reading = Reading::of(problem.geometry);
     let size = [outputs.channels, inputs.channels];
     let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(size, outputs.length, problem.batch));

@@ -9,12 +9,13 @@ use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
 use super::Problem;
+use super::depthwise;
 use super::direct::Direct;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
-use super::window::{Layout, Outside, Reading};
+use super::window::{Layout, Reading};
 use super::winograd::{self, Kernel, Output, Scheme};
 use crate::geometry::{ConvGeometry, PaddingMode};
 
@@ -62,8 +63,10 @@ fn gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f3
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     let folded = weight.folded(n);
-    let back = |tap: usize| -(tap * axis.dilation / axis.stride).cast_signed();
-    let reading = Reading { stride: 1, taps: (0..taps).map(back).collect(), outside: Outside::Zeros };
+    if depthwise::fits(problem) {
+        return depthwise::input_gradient(problem, dy, &folded, dx, (inputs, before));
+    }
+    let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
     let (size, group) = ([inputs.channels, outputs.channels], outputs.channels * n);
     let kernel = Kernel { values: &folded, size, group, strides: Strides { row: taps, channel: n, tap: 1 } };

@@ -2,7 +2,7 @@
 //!
 //! `y[n, o, t] = b[o] + Σ_i Σ_j (W[o, i, j] + s·Σ_p B[o, p]·A[p, i, j]) · x[n, i, stride·t + dilation·j − padding]`
 //!
-//! One path serves every geometry. A task takes a tile of columns, copies what it reads into a window (which is
+//! One path serves every geometry, but for depthwise convolutions, which have their own. A task takes a tile of columns, copies what it reads into a window (which is
 //! where stride, padding of any mode, and large dilations end: a tap is an offset afterwards), and multiplies packed
 //! weights with it in registers. The input gradient is the same product with the weights transposed, one pass for
 //! each phase of the stride. The gradients of the factors are sums along the columns of two windows, so the dense weight
@@ -12,6 +12,7 @@
 //! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
 //! further apart than the tile is wide). Sums are split by the shape, never by threads: the same bits for any number of them.
 
+mod depthwise;
 mod direct;
 mod forward;
 mod input_gradient;

@@ -23,8 +23,17 @@ struct Case {
 
 /// Geometries with channels around the sizes of a block, and every field varied.
 fn case() -> impl Strategy<Value = Case> {
-    let channels = (1_usize..=4, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]);
-    let axis = (prop_oneof![1_usize..5, 5_usize..12], 1_usize..5, 1_usize..6, 0_usize..9, 0_usize..9);
+    let channels = prop_oneof![
+        4 => (1_usize..=4, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]),
+        1 => (2_usize..20, Just(1), 1_usize..5),
+    ];
+    let axis = (
+        prop_oneof![2 => 1_usize..5, 2 => 5_usize..12, 1 => 12_usize..80],
+        1_usize..5,
+        1_usize..6,
+        0_usize..9,
+        0_usize..9,
+    );
     let mode = prop_oneof![
         3 => Just(PaddingMode::Zeros),
         1 => Just(PaddingMode::Reflect),
@@ -201,6 +210,8 @@ fn large() -> Vec<Case> {
         one([6, 9, 1], axis, 300, 7),
         one([1, 9, 1], Axis { stride: 25, ..Axis::new(50) }, 2, 9000),
         one([40, 40, 40], Axis { padding: Padding::Same, ..Axis::new(31) }, 2, 3000),
+        one([10, 30, 10], Axis { dilation: 5, ..Axis::new(23) }, 1, 5000),
+        one([9, 9, 9], Axis { stride: 3, dilation: 4, padding: Padding::Explicit(7, 9), ..Axis::new(19) }, 3, 2500),
         one([192, 192, 4], Axis { padding: Padding::Explicit(16, 16), ..Axis::new(32) }, 1, 49),
         Case { blocks: 2, ..one([96, 96, 4], axis, 2, 300) },
     ]

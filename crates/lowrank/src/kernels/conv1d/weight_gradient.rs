@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::super::scratch;
 use super::Problem;
+use super::depthwise;
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
@@ -19,6 +20,9 @@ pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32>
     let reading = Reading::of(problem.geometry);
     let x = Signals::new(x, inputs, problem.batch, "x");
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    if depthwise::fits(problem) {
+        return depthwise::weight_gradient(problem, x, dy);
+    }
     let tiles = Tiles::summed(problem, &reading);
     // As many outputs a task as leave several tasks: each reads all of its group's inputs.
     let share = (outputs.channels / 4).next_multiple_of(8).clamp(8, CHANNELS);

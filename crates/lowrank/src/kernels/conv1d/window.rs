@@ -29,6 +29,13 @@ impl<'a> Reading<'a> {
         Self { stride: axis.stride, taps, outside: Outside::Padding(geometry) }
     }
 
+    /// What positions of the input, a stride apart, read of the output in the gradient: the taps of all phases.
+    pub fn back(geometry: &ConvGeometry) -> Self {
+        let axis = geometry.axes()[0];
+        let taps = (0..axis.kernel).map(|tap| -(tap * axis.dilation / axis.stride).cast_signed()).collect();
+        Self { stride: 1, taps, outside: Outside::Zeros }
+    }
+
     /// The columns themselves.
     pub fn plain() -> Self {
         Self { stride: 1, taps: vec![0], outside: Outside::Zeros }

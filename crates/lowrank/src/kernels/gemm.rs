@@ -41,13 +41,25 @@ impl<'a, T> Matrix<'a, T> {
 /// # Panics
 /// When the sizes do not agree.
 pub(crate) fn product<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T]) {
+    multiply(scale, left, right, out, false);
+}
+
+/// `out += scale * left @ right`; see [`product`].
+///
+/// # Panics
+/// When the sizes do not agree.
+pub(crate) fn add_product<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T]) {
+    multiply(scale, left, right, out, true);
+}
+
+fn multiply<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T], add: bool) {
     assert_eq!(left.columns, right.rows, "inner sizes of a product");
     assert_eq!(Some(out.len()), left.rows.checked_mul(right.columns), "size of a product");
     // Strides stay below the length of a slice, which fits `isize`.
     let step = |stride: usize| stride.cast_signed();
     // SAFETY: `Matrix::new` has checked that every element of `left` and `right` lies in its slice (offsets grow with
     // both indices, and the largest is inside), `out` has exactly rows * columns elements and is borrowed alone, and
-    // `Real` is implemented for `f32` and `f64` only, which gemm supports. `read_dst` is false: `out` is not read.
+    // `Real` is implemented for `f32` and `f64` only, which gemm supports.
     unsafe {
         gemm::gemm(
             left.rows,
@@ -56,14 +68,14 @@ pub(crate) fn product<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, 
             out.as_mut_ptr(),
             1,
             step(right.columns),
-            false,
+            add,
             left.data.as_ptr(),
             step(left.column_stride),
             step(left.row_stride),
             right.data.as_ptr(),
             step(right.column_stride),
             step(right.row_stride),
-            T::from(0.0),
+            T::from(if add { 1.0 } else { 0.0 }),
             scale,
             false,
             false,
@@ -86,6 +98,8 @@ mod tests {
         assert_eq!(out, [10.0, 22.0, 28.0, 46.0]);
         product(1.0, Matrix::new(&left, [2, 3], [1, 2]), Matrix::new(&right, [3, 2], [1, 3]), &mut out);
         assert_eq!(out, [11.0, 16.0, 14.0, 20.0]);
+        add_product(-1.0, Matrix::new(&left, [2, 3], [1, 2]), Matrix::new(&right, [3, 2], [1, 3]), &mut out);
+        assert_eq!(out, [0.0; 4]);
     }
 
     #[test]

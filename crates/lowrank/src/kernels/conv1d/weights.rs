@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::super::block;
+use super::super::gemm::{self, Matrix};
 use super::super::lanes::arch;
 use super::super::scratch::Buffer;
 
@@ -77,28 +78,22 @@ impl<'a> Weight<'a> {
             (Values::Bf16(values), _) => values.iter().map(|value| value.to_f32()).collect(),
         };
         if let Some(low) = self.low_rank {
-            let out = values.len() / n;
-            let (rank, rows) = (low.rank / low.blocks, out / low.blocks);
-            values.par_chunks_mut(n).enumerate().with_min_len(8).for_each(|(row, values)| {
-                let a = &low.a[row / rows * rank * n..][..rank * n];
-                arch().dispatch(|| add_rows(values, a, &low.b[row * rank..][..rank], low.scale));
+            let (rank, rows) = (low.rank / low.blocks, values.len() / n / low.blocks);
+            let of_blocks = low.a.par_chunks_exact(rank * n).zip(low.b.par_chunks_exact(rows * rank));
+            values.par_chunks_exact_mut(rows * n).zip(of_blocks).for_each(|(values, (a, b))| {
+                let a = Matrix::new(a, [rank, n], [n, 1]);
+                values.par_chunks_mut(FOLDED * n).zip(b.par_chunks(FOLDED * rank)).for_each(|(values, b)| {
+                    let b = Matrix::new(b, [b.len() / rank, rank], [rank, 1]);
+                    gemm::add_product(low.scale, b, a, values);
+                });
             });
         }
         Cow::Owned(values)
     }
 }
 
-/// `to += scale · Σ_p b[p] · a[p]`.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
-fn add_rows(to: &mut [f32], a: &[f32], b: &[f32], scale: f32) {
-    for (row, factor) in a.chunks_exact(to.len()).zip(b) {
-        let factor = scale * factor;
-        for (to, value) in to.iter_mut().zip(row) {
-            *to += factor * value;
-        }
-    }
-}
+/// Rows that a task folds.
+const FOLDED: usize = 64;
 
 /// A matrix of kernels in the order in which the product reads it: for each block of channels, for each block of rows,
 /// the taps, the channels, and the rows of the block side by side. Of rows that do not exist, the values are unknown.

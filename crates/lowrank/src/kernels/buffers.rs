@@ -63,6 +63,22 @@ pub fn fresh(values: &[f32], write: impl for<'b> FnOnce(Buffers<'b>) -> &'b mut 
     results
 }
 
+/// What `write` makes of fresh memory, whose content is unknown until then.
+///
+/// # Safety
+/// `write` writes every value, and reads none before.
+pub(super) unsafe fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    // A test sees what was not written.
+    #[cfg(test)]
+    values.resize(len, f32::NAN);
+    // SAFETY: the capacity is `len`; any bits are an `f32`, and none is read before it is written.
+    write(unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr(), len) });
+    // SAFETY: the caller has written every value.
+    unsafe { values.set_len(len) };
+    values
+}
+
 impl<'a> Buffers<'a> {
     pub(super) fn len(&self) -> usize {
         self.values().len()

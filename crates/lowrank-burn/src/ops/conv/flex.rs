@@ -116,19 +116,15 @@ impl Fast {
     ) -> FlexTensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let shape = [self.batch, self.geometry.out_channels(), self.columns];
-        let mut y = vec![0.0; shape.iter().product()];
         let weight = Weight { base: Values::F32(values(&weight)), low_rank };
-        conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity, &mut y);
-        tensor(y, shape)
+        tensor(conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity), shape)
     }
 
     fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {
         let (weight, dy) = (weight.to_contiguous(), dy.to_contiguous());
         let shape = [self.batch, self.geometry.in_channels(), self.length];
-        let mut dx = vec![0.0; shape.iter().product()];
         let weight = Weight { base: Values::F32(values(&weight)), low_rank };
-        conv1d::input_gradient(&self.problem(), values(&dy), &weight, &mut dx);
-        tensor(dx, shape)
+        tensor(conv1d::input_gradient(&self.problem(), values(&dy), &weight), shape)
     }
 }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::activation::Activation;
+use super::super::buffers::written;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
@@ -21,43 +22,47 @@ use super::winograd::{self, Kernel, Output, Scheme};
 ///
 /// # Panics
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
+#[must_use]
+#[expect(unsafe_code, reason = "the output is fresh memory")]
 pub fn forward(
     problem: &Problem<'_>,
     x: &[f32],
     weight: &Weight<'_>,
     bias: Option<&[f32]>,
     activation: Activation,
-    y: &mut [f32],
-) {
-    let (inputs, outputs, taps, n) = (problem.inputs(), problem.outputs(), problem.taps(), problem.row());
+) -> Vec<f32> {
+    let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
     let x = Signals::new(x, inputs, problem.batch, "x");
-    assert_eq!(y.len(), outputs.len(problem.batch), "values of y");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     assert!(bias.is_none_or(|bias| bias.len() == outputs.groups * outputs.channels), "values of the bias");
-    let folded = weight.folded(n);
+    let epilogue = Epilogue { bias, activation };
+    // SAFETY: tiles cover the columns of every row, and each writes all of its own.
+    unsafe { written(outputs.len(problem.batch), |y| convolve(problem, x, &weight.folded(n), epilogue, y)) }
+}
+
+fn convolve(problem: &Problem<'_>, x: Signals<'_>, folded: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
     if depthwise::fits(problem) {
-        return depthwise::forward(problem, x, &folded, Epilogue { bias, activation }, y);
+        return depthwise::forward(problem, x, folded, epilogue, y);
     }
+    let (inputs, outputs, taps, n) = (problem.inputs(), problem.outputs(), problem.taps(), problem.row());
+    let y = &Shared::new(y);
     let (strides, all) = (Strides { row: n, channel: taps, tap: 1 }, (0..taps).collect::<Vec<_>>());
     let reading = Reading::of(problem.geometry);
     let size = [outputs.channels, inputs.channels];
     let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(size, outputs.length, problem.batch));
     if let Some(scheme) = scheme {
-        let kernel = Kernel { values: &folded, size, group: outputs.channels * n, strides };
-        let y = &Shared::new(y);
-        let output = Output { bias, activation, ..Output::plain(y, outputs, 0) };
+        let kernel = Kernel { values: folded, size, group: outputs.channels * n, strides };
+        let output = Output { epilogue, ..Output::plain(y, outputs, 0) };
         return winograd::convolve(&scheme, &reading, (x, problem.batch), (0, outputs.length), &kernel, &output);
     }
     let groups = folded.chunks_exact(outputs.channels * n);
     let panels: Vec<_> =
         groups.map(|weight| Panels::pack(weight, [outputs.channels, inputs.channels], &all, strides)).collect();
-    let y = Shared::new(y);
     let tiles = Tiles::new(outputs.length, problem.batch, &reading, inputs.channels, [48, 1536]);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
-        let bias = bias.map(|bias| &bias[group * outputs.channels..][..outputs.channels]);
-        let epilogue = Epilogue { bias, activation };
-        Task { x, reading: &reading, panels: &panels[group], group, epilogue, tile, y: &y, outputs }.run();
+        let epilogue = epilogue.of_group(group, outputs.channels);
+        Task { x, reading: &reading, panels: &panels[group], group, epilogue, tile, y, outputs }.run();
     });
 }
 

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::super::buffers::written;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
@@ -23,18 +24,29 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 ///
 /// # Panics
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
-pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f32]) {
+#[must_use]
+pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
     let inputs = problem.inputs();
-    assert_eq!(dx.len(), inputs.len(problem.batch), "values of dx");
     let (before, after) = problem.geometry.padding(0);
     if problem.geometry.padding_mode() == PaddingMode::Zeros {
-        return gradient(problem, dy, weight, dx, inputs, before);
+        return padded_gradient(problem, dy, weight, inputs, before);
     }
     let padded = Shape { length: inputs.length + before + after, ..inputs };
-    let mut whole = vec![0.0; padded.len(problem.batch)];
-    gradient(problem, dy, weight, &mut whole, padded, 0);
+    let whole = padded_gradient(problem, dy, weight, padded, 0);
+    let mut dx = vec![0.0; inputs.len(problem.batch)];
     let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(padded.length));
     rows.for_each(|(dx, whole)| fold_padding(problem.geometry, whole, dx));
+    dx
+}
+
+/// The gradient of inputs of which `before` positions are missing in front.
+#[expect(unsafe_code, reason = "the output is fresh memory")]
+fn padded_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, inputs: Shape, before: usize) -> Vec<f32> {
+    let (outputs, n) = (problem.outputs(), problem.row());
+    let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
+    // SAFETY: every position of an input belongs to one phase, and the tiles of a phase cover its positions.
+    unsafe { written(inputs.len(problem.batch), |dx| gradient(problem, dy, &weight.folded(n), dx, (inputs, before))) }
 }
 
 /// Adds the gradient of every padded position to that of the position it repeats.
@@ -57,19 +69,15 @@ struct Phase {
     panels: Vec<Panels>,
 }
 
-/// The gradient of inputs of which `before` positions are missing in front.
-fn gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, dx: &mut [f32], inputs: Shape, before: usize) {
+fn gradient(problem: &Problem<'_>, dy: Signals<'_>, folded: &[f32], dx: &mut [f32], (inputs, before): (Shape, usize)) {
     let (axis, taps, outputs, n) = (problem.geometry.axes()[0], problem.taps(), problem.outputs(), problem.row());
-    let dy = Signals::new(dy, outputs, problem.batch, "dy");
-    assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
-    let folded = weight.folded(n);
     if depthwise::fits(problem) {
-        return depthwise::input_gradient(problem, dy, &folded, dx, (inputs, before));
+        return depthwise::input_gradient(problem, dy, folded, dx, (inputs, before));
     }
     let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
     let (size, group) = ([inputs.channels, outputs.channels], outputs.channels * n);
-    let kernel = Kernel { values: &folded, size, group, strides: Strides { row: taps, channel: n, tap: 1 } };
+    let kernel = Kernel { values: folded, size, group, strides: Strides { row: taps, channel: n, tap: 1 } };
     let dx = Shared::new(dx);
     let mut phases = Vec::new();
     for index in 0..axis.stride {

@@ -27,6 +27,11 @@ pub(super) struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     pub const NONE: Self = Self { bias: None, activation: Activation::Identity };
+
+    /// That of the `rows` of one group.
+    pub fn of_group(self, group: usize, rows: usize) -> Self {
+        Self { bias: self.bias.map(|bias| &bias[group * rows..][..rows]), ..self }
+    }
 }
 
 /// Where the sums of a row go.

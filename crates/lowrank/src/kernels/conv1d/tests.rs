@@ -77,11 +77,9 @@ fn results(case: &Case) -> Option<Vec<Vec<f32>>> {
     let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
     let columns = problem.output_length().ok()?;
     let inputs = Inputs::new(case, columns);
-    let mut y = vec![f32::NAN; inputs.dy.len()];
-    let mut dx = vec![f32::NAN; inputs.x.len()];
     let weight = inputs.weight();
-    forward(&problem, &inputs.x, &weight, Some(&inputs.bias), Activation::LeakyRelu(0.25), &mut y);
-    input_gradient(&problem, &inputs.dy, &weight, &mut dx);
+    let y = forward(&problem, &inputs.x, &weight, Some(&inputs.bias), Activation::LeakyRelu(0.25));
+    let dx = input_gradient(&problem, &inputs.dy, &weight);
     let (da, db) = low_rank_gradients(&problem, &inputs.x, &inputs.dy, &inputs.low());
     let dw = weight_gradient(&problem, &inputs.x, &inputs.dy);
     Some(vec![y, dx, da, db, dw])
@@ -253,10 +251,8 @@ fn half_precision_weights_are_unpacked_exactly() {
     ];
     for (base, values) in widened {
         let convolved = |base| {
-            let mut y = vec![f32::NAN; inputs.dy.len()];
             let weight = Weight { base, low_rank: Some(inputs.low()) };
-            forward(&problem, &inputs.x, &weight, None, Activation::Identity, &mut y);
-            y
+            forward(&problem, &inputs.x, &weight, None, Activation::Identity)
         };
         assert_eq!(convolved(base), convolved(Values::F32(&values)));
     }

@@ -20,7 +20,6 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::super::activation::Activation;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
@@ -53,14 +52,13 @@ pub(super) struct Output<'a> {
     pub shape: Shape,
     pub stride: usize,
     pub offset: isize,
-    pub bias: Option<&'a [f32]>,
-    pub activation: Activation,
+    pub epilogue: Epilogue<'a>,
 }
 
 impl<'a> Output<'a> {
     /// Sums as they are, at neighbouring positions from `offset`.
     pub fn plain(y: &'a Shared<'a>, shape: Shape, offset: isize) -> Self {
-        Self { y, shape, stride: 1, offset, bias: None, activation: Activation::Identity }
+        Self { y, shape, stride: 1, offset, epilogue: Epilogue::NONE }
     }
 }
 
@@ -106,8 +104,7 @@ fn with<M: Minimal<R, E>, const R: usize, const E: usize>(
     (0..tiles.count() * groups).into_par_iter().for_each(|index| {
         let (tile, group) = (tiles.get(index / groups), index % groups);
         let filters = &filters[group];
-        let bias = output.bias.map(|bias| &bias[group * rows..][..rows]);
-        let epilogue = Epilogue { bias, activation: output.activation };
+        let epilogue = output.epilogue.of_group(group, rows);
         let sizes = Sizes::new(scheme, channels, tile, filters.height);
         scratch::with(sizes.len(), |memory| {
             arch().dispatch(Task { pass: &pass, filters, epilogue, group, tile, sizes, memory });

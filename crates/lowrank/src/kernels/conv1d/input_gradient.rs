@@ -12,6 +12,7 @@ use super::super::shared::Shared;
 use super::Problem;
 use super::depthwise;
 use super::direct::Direct;
+use super::patches;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
@@ -73,6 +74,9 @@ fn gradient(problem: &Problem<'_>, dy: Signals<'_>, folded: &[f32], dx: &mut [f3
     let (axis, taps, outputs, n) = (problem.geometry.axes()[0], problem.taps(), problem.outputs(), problem.row());
     if depthwise::fits(problem) {
         return depthwise::input_gradient(problem, dy, folded, dx, (inputs, before));
+    }
+    if patches::fits(problem) && problem.taps() > patches::SHORT {
+        return patches::input_gradient(problem, dy, folded, dx, (inputs, before));
     }
     let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);

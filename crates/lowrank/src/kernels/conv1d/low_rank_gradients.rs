@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::super::gemm::{self, Matrix};
 use super::super::scratch;
 use super::Problem;
+use super::patches;
 use super::product::{self, Source, add_product};
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
@@ -34,15 +35,13 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
     if outputs.channels * n <= 2 * rank * (n + outputs.channels) {
         return contract(&weight_gradient(problem, x, dy), low, n);
     }
+    let x = Signals::new(x, inputs, problem.batch, "x");
+    let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    if patches::fits(problem) {
+        return patches::low_rank_gradients(problem, x, dy, low);
+    }
     let reading = Reading::of(problem.geometry);
-    let pass = Pass {
-        x: Signals::new(x, inputs, problem.batch, "x"),
-        dy: Signals::new(dy, outputs, problem.batch, "dy"),
-        reading: &reading,
-        taps: problem.taps(),
-        rank,
-        factors: &Factors::new(problem, low),
-    };
+    let pass = Pass { x, dy, reading: &reading, taps: problem.taps(), rank, factors: &Factors::new(problem, low) };
     let tiles = Tiles::summed(problem, &reading);
     let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
     let parts = tasks.min(PARTS);

@@ -2,11 +2,12 @@
 //!
 //! `y[n, o, t] = b[o] + Σ_i Σ_j (W[o, i, j] + s·Σ_p B[o, p]·A[p, i, j]) · x[n, i, stride·t + dilation·j − padding]`
 //!
-//! One path serves every geometry, but for depthwise convolutions, which have their own. A task takes a tile of columns, copies what it reads into a window (which is
-//! where stride, padding of any mode, and large dilations end: a tap is an offset afterwards), and multiplies packed
-//! weights with it in registers. The input gradient is the same product with the weights transposed, one pass for
-//! each phase of the stride. The gradients of the factors are sums along the columns of two windows, so the dense weight
-//! gradient never exists: `h = A * x` and `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once.
+//! A task takes a tile of columns, copies what it reads into a window (which is where stride, padding of any mode, and
+//! large dilations end: a tap is an offset afterwards), and multiplies packed weights with it in registers. The input
+//! gradient is the same product with the weights transposed, one pass for each phase of the stride. The gradients of the
+//! factors are sums along the columns of two windows, so the dense weight gradient never exists: `h = A * x` and
+//! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. Two kinds of geometry leave the registers of
+//! that path half empty and have their own: `depthwise`, and `patches` for few channels under a wide stride.
 //!
 //! Scratch: the weight twice, folded and packed, shared by all threads; and a window for each thread, of about
 //! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
@@ -17,6 +18,7 @@ mod direct;
 mod forward;
 mod input_gradient;
 mod low_rank_gradients;
+mod patches;
 mod product;
 mod signals;
 mod sums;

@@ -210,6 +210,12 @@ fn large() -> Vec<Case> {
         one([40, 40, 40], Axis { padding: Padding::Same, ..Axis::new(31) }, 2, 3000),
         one([10, 30, 10], Axis { dilation: 5, ..Axis::new(23) }, 1, 5000),
         one([9, 9, 9], Axis { stride: 3, dilation: 4, padding: Padding::Explicit(7, 9), ..Axis::new(19) }, 3, 2500),
+        one([1, 70, 1], Axis { stride: 40, ..Axis::new(48) }, 3, 9000),
+        one([3, 20, 1], Axis { stride: 16, padding: Padding::Explicit(9, 20), ..Axis::new(45) }, 40, 100),
+        Case {
+            blocks: 2,
+            ..one([4, 48, 2], Axis { stride: 3, padding: Padding::Explicit(70, 0), ..Axis::new(64) }, 2, 700)
+        },
         one([192, 192, 4], Axis { padding: Padding::Explicit(16, 16), ..Axis::new(32) }, 1, 49),
         Case { blocks: 2, ..one([96, 96, 4], axis, 2, 300) },
     ]

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::super::scratch;
 use super::Problem;
 use super::depthwise;
+use super::patches;
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
@@ -22,6 +23,9 @@ pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32>
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     if depthwise::fits(problem) {
         return depthwise::weight_gradient(problem, x, dy);
+    }
+    if patches::fits(problem) {
+        return patches::weight_gradient(problem, x, dy);
     }
     let tiles = Tiles::summed(problem, &reading);
     // As many outputs a task as leave several tasks: each reads all of its group's inputs.

@@ -34,7 +34,7 @@ pub(super) fn fits(problem: &Problem<'_>) -> bool {
     inputs.channels == 1 && problem.outputs().channels <= OUTPUTS && problem.batch * inputs.groups >= ROWS
 }
 
-/// See [`super::forward`]; of the folded weight.
+/// See `conv1d::forward`; of the folded weight.
 pub(super) fn forward(problem: &Problem<'_>, x: Signals<'_>, weight: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
     let (outputs, taps, reading) = (problem.outputs(), problem.taps(), Reading::of(problem.geometry));
     let tiles = Tiles::new(outputs.length, &reading, |layout| Taps::new(layout.taps.iter().copied().enumerate()));
@@ -59,7 +59,7 @@ pub(super) fn forward(problem: &Problem<'_>, x: Signals<'_>, weight: &[f32], epi
     });
 }
 
-/// See [`super::input_gradient`]; of the folded weight, and of inputs of which `before` positions are missing in front.
+/// See `conv1d::input_gradient`; of the folded weight, and of inputs of which `before` positions are missing in front.
 pub(super) fn input_gradient(
     problem: &Problem<'_>,
     dy: Signals<'_>,
@@ -101,7 +101,7 @@ pub(super) fn input_gradient(
     });
 }
 
-/// See [`super::weight_gradient`].
+/// See `conv1d::weight_gradient`.
 pub(super) fn weight_gradient(problem: &Problem<'_>, x: Signals<'_>, dy: Signals<'_>) -> Vec<f32> {
     let (outputs, taps, reading) = (problem.outputs(), problem.taps(), Reading::of(problem.geometry));
     let tiles = Tiles::new(outputs.length, &reading, |layout| Taps::new(layout.taps.iter().copied().enumerate()));

@@ -1,0 +1,133 @@
+//! `dX = dyᵀ·W`, added up where patches overlap.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::super::lanes::{Lanes, arch};
+use super::super::super::scratch;
+use super::super::super::shared::Shared;
+use super::super::Problem;
+use super::super::signals::{Shape, Signals};
+use super::super::tiles::Tile;
+use super::super::window::{Layout, Outside, Reading};
+use super::product::{Matrix, PANEL, Panels, add_product};
+use super::{padded, spread, tiles};
+
+/// See `conv1d::input_gradient`; of the folded weight, and of inputs of which `before` positions are missing in
+/// front.
+pub(in super::super) fn input_gradient(
+    problem: &Problem<'_>,
+    dy: Signals<'_>,
+    weight: &[f32],
+    dx: &mut [f32],
+    (inputs, before): (Shape, usize),
+) {
+    let (stride, taps) = (problem.geometry.axes()[0].stride, problem.taps());
+    let width = inputs.channels * padded(taps);
+    let mut rows = vec![0.0; dy.rows.groups * dy.rows.channels * spread(width)];
+    let of_rows = rows.par_chunks_exact_mut(spread(width)).zip(weight.par_chunks_exact(inputs.channels * taps));
+    of_rows.with_min_len(64).for_each(|(row, weight)| {
+        for (row, weight) in row.chunks_mut(padded(taps)).zip(weight.chunks_exact(taps)) {
+            row[..taps].copy_from_slice(weight);
+        }
+    });
+    // Columns before the first of a tile that reach into its positions.
+    let halo = (taps - 1) / stride;
+    let reading = Reading { stride: 1, taps: vec![-halo.cast_signed()], outside: Outside::Zeros };
+    let (from, to) = (before / stride, (inputs.length - 1 + before) / stride + 1);
+    let tiles = tiles(to - from, problem.batch);
+    let dx = Shared::new(dx);
+    (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
+        let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
+        let rows = &rows[group * dy.rows.channels * spread(width)..];
+        Task { dy, reading: &reading, rows, taps, stride, halo, group, tile, from, before, inputs, dx: &dx }.run();
+    });
+}
+
+struct Task<'a> {
+    dy: Signals<'a>,
+    reading: &'a Reading<'a>,
+    /// Of the weight, as wide as a patch.
+    rows: &'a [f32],
+    taps: usize,
+    stride: usize,
+    halo: usize,
+    group: usize,
+    tile: Tile,
+    /// The column that the tiles begin at.
+    from: usize,
+    before: usize,
+    inputs: Shape,
+    dx: &'a Shared<'a>,
+}
+
+impl Task<'_> {
+    fn run(&self) {
+        let (tile, columns) = (self.tile, self.tile.columns + self.halo);
+        let layout = Layout::new(self.reading, columns, tile.samples);
+        let width = self.inputs.channels * padded(self.taps);
+        // Panels side by side, an odd number of cache lines apart.
+        let panel = spread(self.dy.rows.channels * PANEL);
+        let (panels, patches) = (layout.width().div_ceil(PANEL) * panel, layout.width() * width);
+        let line = (columns - 1) * self.stride + padded(self.taps).max(self.stride);
+        scratch::with(layout.row_stride + panels + patches + line, |memory| {
+            let (row, memory) = memory.split_at_mut(layout.row_stride);
+            let (panels, memory) = memory.split_at_mut(panels);
+            let (patches, line) = memory.split_at_mut(patches);
+            for channel in 0..self.dy.rows.channels {
+                let place = [tile.sample, self.group, channel];
+                self.dy.fill(row, (&layout, self.reading), self.from + tile.first, place);
+                for (panel, columns) in panels.chunks_exact_mut(panel).zip(row.chunks_exact(PANEL)) {
+                    panel[channel * PANEL..][..PANEL].copy_from_slice(columns);
+                }
+            }
+            patches.fill(0.0);
+            let dy = Panels { data: panels, panel_stride: panel, row_stride: 1, step_stride: PANEL };
+            let weight = Matrix { data: self.rows, stride: spread(width) };
+            add_product(dy, weight, [self.dy.rows.channels, width], (patches, width));
+            for (sample, patches) in patches.chunks_exact(columns * width).enumerate() {
+                for channel in 0..self.inputs.channels {
+                    let patches = Matrix { data: &patches[channel * padded(self.taps)..], stride: width };
+                    line.fill(0.0);
+                    arch().dispatch(Overlap { patches, taps: self.taps, stride: self.stride, line: &mut *line });
+                    self.write(line, tile.sample + sample, channel);
+                }
+            }
+        });
+    }
+
+    /// Of positions from the first patch on, those that the tile answers for.
+    #[expect(unsafe_code, reason = "tiles write their own positions of one output")]
+    fn write(&self, line: &[f32], sample: usize, channel: usize) {
+        let begin = (self.from + self.tile.first) * self.stride;
+        let end = (begin + self.tile.columns * self.stride).min(self.inputs.length + self.before);
+        let skipped = self.before.saturating_sub(begin);
+        let (first, count) = (begin + skipped - self.before, end - begin - skipped);
+        // SAFETY: the positions of a tile are written by its task alone.
+        let dx = unsafe { self.dx.part(self.inputs.start(sample, self.group, channel) + first, count) };
+        dx.copy_from_slice(&line[self.halo * self.stride + skipped..][..count]);
+    }
+}
+
+/// `line[column · stride + tap] += patches[column, tap]`.
+struct Overlap<'a> {
+    patches: Matrix<'a>,
+    taps: usize,
+    stride: usize,
+    line: &'a mut [f32],
+}
+
+impl WithSimd for Overlap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (column, patch) in self.patches.data.chunks(self.patches.stride).enumerate() {
+            let line = &mut self.line[column * self.stride..][..self.taps];
+            for (line, patch) in line.chunks_mut(S::F32_LANES).zip(patch[..self.taps].chunks(S::F32_LANES)) {
+                (Lanes::load(simd, line) + Lanes::load(simd, patch)).store(line);
+            }
+        }
+    }
+}

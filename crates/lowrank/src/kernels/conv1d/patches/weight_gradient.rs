@@ -1,0 +1,71 @@
+//! `dW = dy·X`.
+
+use rayon::prelude::*;
+
+use super::super::super::scratch;
+use super::super::Problem;
+use super::super::signals::Signals;
+use super::super::tiles::Tile;
+use super::super::window::{Layout, Reading};
+use super::product::{Matrix, Panels, add_product};
+use super::{Patches, padded, tiles};
+
+/// Partial sums that a batch is cut into where the gradient is small; a large one is shared out by outputs.
+const PARTS: usize = 8;
+/// Values of all partial sums.
+const SUMS: usize = 1 << 16;
+
+/// See `conv1d::weight_gradient`.
+pub(in super::super) fn weight_gradient(problem: &Problem<'_>, x: Signals<'_>, dy: Signals<'_>) -> Vec<f32> {
+    let (outputs, taps, n) = (problem.outputs(), problem.taps(), problem.row());
+    let patches = Patches::new(problem, x);
+    let (width, tiles) = (patches.width(), tiles(outputs.length, problem.batch));
+    let parts = (SUMS / (outputs.channels * width)).clamp(1, PARTS).min(tiles.count());
+    let share = if parts > 1 { outputs.channels } else { (outputs.channels / 4).next_multiple_of(8) };
+    let mut dw = vec![0.0; outputs.groups * outputs.channels * n];
+    dw.par_chunks_exact_mut(outputs.channels * n).enumerate().for_each(|(group, dw)| {
+        dw.par_chunks_mut(share * n).enumerate().for_each(|(index, dw)| {
+            let task = Task { patches: &patches, dy, group, first: index * share, outputs: dw.len() / n };
+            let sums = (0..parts).into_par_iter().map(|part| {
+                let mut sums = vec![0.0; task.outputs * width];
+                for tile in tiles.count() * part / parts..tiles.count() * (part + 1) / parts {
+                    task.add(tiles.get(tile), &mut sums);
+                }
+                sums
+            });
+            for sums in sums.collect::<Vec<_>>() {
+                for (dw, sums) in dw.chunks_exact_mut(taps).zip(sums.chunks_exact(padded(taps))) {
+                    dw.iter_mut().zip(sums).for_each(|(dw, sum)| *dw += sum);
+                }
+            }
+        });
+    });
+    dw
+}
+
+struct Task<'a> {
+    patches: &'a Patches<'a>,
+    dy: Signals<'a>,
+    group: usize,
+    /// The first output.
+    first: usize,
+    outputs: usize,
+}
+
+impl Task<'_> {
+    /// Adds the sums of one tile.
+    fn add(&self, tile: Tile, sums: &mut [f32]) {
+        let (patches, plain) = (self.patches, Reading::plain());
+        let of_dy = Layout::new(&plain, tile.columns, tile.samples);
+        let (rows, stride) = (of_dy.width(), patches.row_stride());
+        scratch::with(self.outputs * of_dy.row_stride + rows * stride + patches.memory(tile.columns), |memory| {
+            let (dy, memory) = memory.split_at_mut(self.outputs * of_dy.row_stride);
+            let (x, line) = memory.split_at_mut(rows * stride);
+            self.dy.fill(dy, (&of_dy, &plain), tile.first, [tile.sample, self.group, self.first]);
+            patches.fill(x, line, tile, self.group);
+            let dy = Panels::rows(dy, of_dy.row_stride);
+            let width = patches.width();
+            add_product(dy, Matrix { data: x, stride }, [rows, width], (sums, width));
+        });
+    }
+}

@@ -11,6 +11,7 @@ use super::Problem;
 use super::depthwise;
 use super::direct::Direct;
 use super::product::{Epilogue, Matrix, Product, Source};
+use super::short;
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
@@ -43,6 +44,9 @@ pub fn forward(
 fn convolve(problem: &Problem<'_>, x: Signals<'_>, folded: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
     if depthwise::fits(problem) {
         return depthwise::forward(problem, x, folded, epilogue, y);
+    }
+    if short::fits(problem) {
+        return short::forward(problem, x, folded, epilogue, y);
     }
     let (inputs, outputs, taps, n) = (problem.inputs(), problem.outputs(), problem.taps(), problem.row());
     let y = &Shared::new(y);

@@ -14,6 +14,7 @@ use super::depthwise;
 use super::direct::Direct;
 use super::patches;
 use super::product::{Epilogue, Matrix, Product, Source};
+use super::short;
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
@@ -28,26 +29,39 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 #[must_use]
 pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
     let inputs = problem.inputs();
-    let (before, after) = problem.geometry.padding(0);
-    if problem.geometry.padding_mode() == PaddingMode::Zeros {
-        return padded_gradient(problem, dy, weight, inputs, before);
+    if short::fits(problem) {
+        return fresh(problem, dy, weight, inputs, |dy, folded, dx| short::input_gradient(problem, dy, folded, dx));
     }
-    let padded = Shape { length: inputs.length + before + after, ..inputs };
-    let whole = padded_gradient(problem, dy, weight, padded, 0);
+    let (before, after) = problem.geometry.padding(0);
+    let padded = |inputs, before| {
+        let write = |dy: Signals<'_>, w: &[f32], dx: &mut [f32]| gradient(problem, dy, w, dx, (inputs, before));
+        fresh(problem, dy, weight, inputs, write)
+    };
+    if problem.geometry.padding_mode() == PaddingMode::Zeros {
+        return padded(inputs, before);
+    }
+    let extended = Shape { length: inputs.length + before + after, ..inputs };
+    let whole = padded(extended, 0);
     let mut dx = vec![0.0; inputs.len(problem.batch)];
-    let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(padded.length));
+    let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(extended.length));
     rows.for_each(|(dx, whole)| fold_padding(problem.geometry, whole, dx));
     dx
 }
 
-/// The gradient of inputs of which `before` positions are missing in front.
+/// What `write` makes of the gradient of the output and the folded weight: every value of `inputs`.
 #[expect(unsafe_code, reason = "the output is fresh memory")]
-fn padded_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>, inputs: Shape, before: usize) -> Vec<f32> {
+fn fresh(
+    problem: &Problem<'_>,
+    dy: &[f32],
+    weight: &Weight<'_>,
+    inputs: Shape,
+    write: impl FnOnce(Signals<'_>, &[f32], &mut [f32]),
+) -> Vec<f32> {
     let (outputs, n) = (problem.outputs(), problem.row());
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     // SAFETY: every position of an input belongs to one phase, and the tiles of a phase cover its positions.
-    unsafe { written(inputs.len(problem.batch), |dx| gradient(problem, dy, &weight.folded(n), dx, (inputs, before))) }
+    unsafe { written(inputs.len(problem.batch), |dx| write(dy, &weight.folded(n), dx)) }
 }
 
 /// Adds the gradient of every padded position to that of the position it repeats.
@@ -70,6 +84,7 @@ struct Phase {
     panels: Vec<Panels>,
 }
 
+/// The gradient of inputs of which `before` positions are missing in front.
 fn gradient(problem: &Problem<'_>, dy: Signals<'_>, folded: &[f32], dx: &mut [f32], (inputs, before): (Shape, usize)) {
     let (axis, taps, outputs, n) = (problem.geometry.axes()[0], problem.taps(), problem.outputs(), problem.row());
     if depthwise::fits(problem) {

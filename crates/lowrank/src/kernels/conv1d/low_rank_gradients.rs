@@ -8,6 +8,7 @@ use super::super::scratch;
 use super::Problem;
 use super::patches;
 use super::product::{self, Source, add_product};
+use super::short;
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
@@ -37,6 +38,9 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
     }
     let x = Signals::new(x, inputs, problem.batch, "x");
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
+    if short::fits(problem) {
+        return short::low_rank_gradients(problem, x, dy, low);
+    }
     if patches::fits(problem) {
         return patches::low_rank_gradients(problem, x, dy, low);
     }

@@ -6,8 +6,9 @@
 //! large dilations end: a tap is an offset afterwards), and multiplies packed weights with it in registers. The input
 //! gradient is the same product with the weights transposed, one pass for each phase of the stride. The gradients of the
 //! factors are sums along the columns of two windows, so the dense weight gradient never exists: `h = A * x` and
-//! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. Two kinds of geometry leave the registers of
-//! that path half empty and have their own: `depthwise`, and `patches` for few channels under a wide stride.
+//! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. Three kinds of geometry leave the registers of
+//! that path half empty and have their own: `depthwise`, `patches` for few channels under a wide stride, and `short` for
+//! large batches of a few positions.
 //!
 //! Scratch: the weight twice, folded and packed, shared by all threads; and a window for each thread, of about
 //! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
@@ -18,8 +19,10 @@ mod direct;
 mod forward;
 mod input_gradient;
 mod low_rank_gradients;
+mod matrix;
 mod patches;
 mod product;
+mod short;
 mod signals;
 mod sums;
 mod tiles;

@@ -1,7 +1,8 @@
 //! Every kernel against the `f64` reference, on random geometries.
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::geometry::{Axis, Padding, PaddingMode};
@@ -21,34 +22,47 @@ struct Case {
     seed: u64,
 }
 
-/// Geometries with channels around the sizes of a block, and every field varied.
+/// Geometries with channels around the sizes of a block and every field varied, and some of each kind with its own way.
 fn case() -> impl Strategy<Value = Case> {
-    let channels = prop_oneof![
-        4 => (1_usize..=4, prop_oneof![1_usize..5, 5_usize..20], prop_oneof![1_usize..5, 5_usize..20]),
-        1 => (2_usize..20, Just(1), 1_usize..5),
-    ];
-    let axis = (
-        prop_oneof![2 => 1_usize..5, 2 => 5_usize..12, 1 => 12_usize..80],
-        1_usize..5,
-        1_usize..6,
-        0_usize..9,
-        0_usize..9,
-    );
+    let few = || prop_oneof![1_usize..5, 5_usize..20];
+    let (steps, padding) = (|| (1_usize..5, 1_usize..6), || (0_usize..9, 0_usize..9));
+    let (batch, length) = (|| 1_usize..5, || prop_oneof![1_usize..20, 20_usize..200]);
+    let kernel = || prop_oneof![1_usize..5, 5_usize..12];
+    prop_oneof![
+        4 => cases((1_usize..=4, few(), few()), (kernel(), steps(), padding()), (batch(), length())),
+        1 => cases((2_usize..20, Just(1), 1_usize..5), (1_usize..80, steps(), padding()), (batch(), length())),
+        1 => cases(
+            (1_usize..=2, 1_usize..5, 8_usize..20),
+            (10_usize..70, (3_usize..40, Just(1)), (0_usize..30, 0_usize..30)),
+            (batch(), 50_usize..300),
+        ),
+        1 => cases((1_usize..=2, 16_usize..20, 16_usize..20), (1_usize..6, steps(), padding()), (16_usize..40, 1_usize..9)),
+    ]
+}
+
+/// Of `(groups, inputs, outputs)` (of a group), `(kernel, (stride, dilation), padding)`, and `(batch, length)`.
+fn cases(
+    channels: impl Strategy<Value = (usize, usize, usize)> + 'static,
+    axis: impl Strategy<Value = (usize, (usize, usize), (usize, usize))> + 'static,
+    size: impl Strategy<Value = (usize, usize)> + 'static,
+) -> BoxedStrategy<Case> {
     let mode = prop_oneof![
         3 => Just(PaddingMode::Zeros),
         1 => Just(PaddingMode::Reflect),
         1 => Just(PaddingMode::Replicate),
         1 => Just(PaddingMode::Circular),
     ];
-    let size = (1_usize..5, prop_oneof![1_usize..20, 20_usize..200], 1_usize..10, 1_usize..=4);
-    (channels, axis, mode, size, any::<u64>()).prop_map(|(channels, axis, mode, size, seed)| {
+    let factors = (1_usize..10, 1_usize..=4, any::<u64>());
+    let case = (channels, axis, mode, size, factors).prop_map(|(channels, axis, mode, size, factors)| {
         let (groups, input, output) = channels;
-        let (kernel, stride, dilation, before, after) = axis;
+        let (kernel, (stride, dilation), (before, after)) = axis;
         let axis = Axis { kernel, stride, dilation, padding: Padding::Explicit(before, after) };
         let geometry = ConvGeometry::new(groups * input, groups * output, groups, mode, vec![axis]).unwrap();
-        let blocks = if groups.is_multiple_of(size.3) { size.3 } else { 1 };
-        Case { geometry, batch: size.0, length: size.1, rank: size.2, blocks, seed }
-    })
+        let (rank, blocks, seed) = factors;
+        let blocks = if groups.is_multiple_of(blocks) { blocks } else { 1 };
+        Case { geometry, batch: size.0, length: size.1, rank, blocks, seed }
+    });
+    case.boxed()
 }
 
 fn random(case: &Case, purpose: &str, len: usize) -> Vec<f32> {
@@ -191,6 +205,21 @@ proptest! {
     }
 }
 
+#[test]
+fn random_cases_take_every_way() {
+    let mut runner = TestRunner::deterministic();
+    let mut taken = [0; 4];
+    for _ in 0..2000 {
+        let case = case().new_tree(&mut runner).unwrap().current();
+        let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
+        if problem.output_length().is_ok() {
+            let ways = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem), true];
+            taken[ways.into_iter().position(|fits| fits).unwrap()] += 1;
+        }
+    }
+    assert!(taken.into_iter().all(|count| count > 50), "{taken:?}");
+}
+
 fn one(channels: [usize; 3], axis: Axis, batch: usize, length: usize) -> Case {
     let [input, output, groups] = channels;
     let geometry = ConvGeometry::new(input, output, groups, PaddingMode::Zeros, vec![axis]).unwrap();
@@ -216,6 +245,8 @@ fn large() -> Vec<Case> {
             blocks: 2,
             ..one([4, 48, 2], Axis { stride: 3, padding: Padding::Explicit(70, 0), ..Axis::new(64) }, 2, 700)
         },
+        one([33, 50, 1], axis, 150, 4),
+        Case { blocks: 2, ..one([36, 64, 2], Axis { stride: 2, ..axis }, 90, 3) },
         one([192, 192, 4], Axis { padding: Padding::Explicit(16, 16), ..Axis::new(32) }, 1, 49),
         Case { blocks: 2, ..one([96, 96, 4], axis, 2, 300) },
     ]

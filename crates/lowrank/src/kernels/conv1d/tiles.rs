@@ -26,7 +26,7 @@ pub(super) struct Tile {
 }
 
 /// Tasks that a batch is cut into where it is large enough, so that cores finish together.
-const TASKS: usize = 8;
+pub(super) const TASKS: usize = 8;
 
 impl Tiles {
     /// Tiles of `length` columns a signal, whose windows hold `channels`; of `least` to `most` columns.

@@ -6,6 +6,7 @@ use super::super::scratch;
 use super::Problem;
 use super::depthwise;
 use super::patches;
+use super::short;
 use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
@@ -23,6 +24,9 @@ pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32>
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     if depthwise::fits(problem) {
         return depthwise::weight_gradient(problem, x, dy);
+    }
+    if short::fits(problem) {
+        return short::weight_gradient(problem, x, dy);
     }
     if patches::fits(problem) {
         return patches::weight_gradient(problem, x, dy);

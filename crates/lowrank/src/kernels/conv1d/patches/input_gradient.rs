@@ -7,10 +7,10 @@ use super::super::super::lanes::{Lanes, arch};
 use super::super::super::scratch;
 use super::super::super::shared::Shared;
 use super::super::Problem;
+use super::super::matrix::{Matrix, PANEL, Panels, add_product};
 use super::super::signals::{Shape, Signals};
 use super::super::tiles::Tile;
 use super::super::window::{Layout, Outside, Reading};
-use super::product::{Matrix, PANEL, Panels, add_product};
 use super::{padded, spread, tiles};
 
 /// See `conv1d::input_gradient`; of the folded weight, and of inputs of which `before` positions are missing in

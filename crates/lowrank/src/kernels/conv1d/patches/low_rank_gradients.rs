@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use super::super::super::scratch;
 use super::super::Problem;
+use super::super::matrix::{Matrix, Panels, add_product};
 use super::super::signals::Signals;
 use super::super::tiles::Tile;
 use super::super::weights::LowRank;
 use super::super::window::{LANES, Layout, Reading};
-use super::product::{Matrix, Panels, add_product};
 use super::{Patches, padded, tiles};
 
 /// Partial sums that a batch is cut into, whatever the number of threads.

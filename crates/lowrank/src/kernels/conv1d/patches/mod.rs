@@ -8,7 +8,6 @@
 
 mod input_gradient;
 mod low_rank_gradients;
-mod product;
 mod weight_gradient;
 
 pub(super) use input_gradient::input_gradient;

@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::super::super::scratch;
 use super::super::Problem;
+use super::super::matrix::{Matrix, Panels, add_product};
 use super::super::signals::Signals;
 use super::super::tiles::Tile;
 use super::super::window::{Layout, Reading};
-use super::product::{Matrix, Panels, add_product};
 use super::{Patches, padded, tiles};
 
 /// Partial sums that a batch is cut into where the gradient is small; a large one is shared out by outputs.

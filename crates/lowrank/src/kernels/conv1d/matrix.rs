@@ -4,8 +4,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::super::super::block::{self, COLUMNS, Rows, Scalars};
-use super::super::super::lanes::arch;
+use super::super::block::{self, COLUMNS, Rows, Scalars};
+use super::super::lanes::arch;
 
 /// Rows of a block at most, on any machine.
 pub(super) const PANEL: usize = 8;

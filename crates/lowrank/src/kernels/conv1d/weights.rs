@@ -79,14 +79,20 @@ impl<'a> Weight<'a> {
         };
         if let Some(low) = self.low_rank {
             let (rank, rows) = (low.rank / low.blocks, values.len() / n / low.blocks);
-            let of_blocks = low.a.par_chunks_exact(rank * n).zip(low.b.par_chunks_exact(rows * rank));
-            values.par_chunks_exact_mut(rows * n).zip(of_blocks).for_each(|(values, (a, b))| {
-                let a = Matrix::new(a, [rank, n], [n, 1]);
-                values.par_chunks_mut(FOLDED * n).zip(b.par_chunks(FOLDED * rank)).for_each(|(values, b)| {
-                    let b = Matrix::new(b, [b.len() / rank, rank], [rank, 1]);
-                    gemm::add_product(low.scale, b, a, values);
-                });
+            let of_blocks = low.a.chunks_exact(rank * n).zip(low.b.chunks_exact(rows * rank));
+            let tasks = values.chunks_exact_mut(rows * n).zip(of_blocks).flat_map(|(values, (a, b))| {
+                values.chunks_mut(FOLDED * n).zip(b.chunks(FOLDED * rank)).map(move |(values, b)| (values, a, b))
             });
+            let fold = |(values, a, b): (&mut [f32], &[f32], &[f32])| {
+                let b = Matrix::new(b, [b.len() / rank, rank], [rank, 1]);
+                gemm::add_product(low.scale, b, Matrix::new(a, [rank, n], [n, 1]), values);
+            };
+            let tasks: Vec<_> = tasks.collect();
+            if low.b.len() * n < 1 << 17 {
+                tasks.into_iter().for_each(fold);
+            } else {
+                tasks.into_par_iter().for_each(fold);
+            }
         }
         Cow::Owned(values)
     }

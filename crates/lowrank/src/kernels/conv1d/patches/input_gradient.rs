@@ -10,7 +10,7 @@ use super::super::Problem;
 use super::super::matrix::{Matrix, PANEL, Panels, add_product};
 use super::super::signals::{Shape, Signals};
 use super::super::tiles::Tile;
-use super::super::window::{Layout, Outside, Reading};
+use super::super::window::{Layout, Reading};
 use super::{padded, spread, tiles};
 
 /// See `conv1d::input_gradient`; of the folded weight, and of inputs of which `before` positions are missing in
@@ -31,31 +31,26 @@ pub(in super::super) fn input_gradient(
             row[..taps].copy_from_slice(weight);
         }
     });
-    // Columns before the first of a tile that reach into its positions.
-    let halo = (taps - 1) / stride;
-    let reading = Reading { stride: 1, taps: vec![-halo.cast_signed()], outside: Outside::Zeros };
     let (from, to) = (before / stride, (inputs.length - 1 + before) / stride + 1);
     let tiles = tiles(to - from, problem.batch);
     let dx = Shared::new(dx);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
         let rows = &rows[group * dy.rows.channels * spread(width)..];
-        Task { dy, reading: &reading, rows, taps, stride, halo, group, tile, from, before, inputs, dx: &dx }.run();
+        Task { dy, rows, taps, stride, group, tile, begin: from + tile.first, before, inputs, dx: &dx }.run();
     });
 }
 
 struct Task<'a> {
     dy: Signals<'a>,
-    reading: &'a Reading<'a>,
     /// Of the weight, as wide as a patch.
     rows: &'a [f32],
     taps: usize,
     stride: usize,
-    halo: usize,
     group: usize,
     tile: Tile,
-    /// The column that the tiles begin at.
-    from: usize,
+    /// The column that reads the tile's first position first.
+    begin: usize,
     before: usize,
     inputs: Shape,
     dx: &'a Shared<'a>,
@@ -63,20 +58,23 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn run(&self) {
-        let (tile, columns) = (self.tile, self.tile.columns + self.halo);
-        let layout = Layout::new(self.reading, columns, tile.samples);
+        // The columns that reach into the tile's positions: `halo` of them begin before it.
+        let (tile, plain, halo) = (self.tile, Reading::plain(), (self.taps - 1) / self.stride);
+        let (first, end) = (self.begin.saturating_sub(halo), self.begin + tile.columns);
+        let columns = end.min(self.dy.rows.length).saturating_sub(first).max(1);
+        let layout = Layout::new(&plain, columns, tile.samples);
         let width = self.inputs.channels * padded(self.taps);
         // Panels side by side, an odd number of cache lines apart.
         let panel = spread(self.dy.rows.channels * PANEL);
         let (panels, patches) = (layout.width().div_ceil(PANEL) * panel, layout.width() * width);
-        let line = (columns - 1) * self.stride + padded(self.taps).max(self.stride);
+        let line = ((columns - 1) * self.stride + self.taps).max((end - first) * self.stride);
         scratch::with(layout.row_stride + panels + patches + line, |memory| {
             let (row, memory) = memory.split_at_mut(layout.row_stride);
             let (panels, memory) = memory.split_at_mut(panels);
             let (patches, line) = memory.split_at_mut(patches);
             for channel in 0..self.dy.rows.channels {
                 let place = [tile.sample, self.group, channel];
-                self.dy.fill(row, (&layout, self.reading), self.from + tile.first, place);
+                self.dy.fill(row, (&layout, &plain), first, place);
                 for (panel, columns) in panels.chunks_exact_mut(panel).zip(row.chunks_exact(PANEL)) {
                     panel[channel * PANEL..][..PANEL].copy_from_slice(columns);
                 }
@@ -90,22 +88,22 @@ impl Task<'_> {
                     let patches = Matrix { data: &patches[channel * padded(self.taps)..], stride: width };
                     line.fill(0.0);
                     arch().dispatch(Overlap { patches, taps: self.taps, stride: self.stride, line: &mut *line });
-                    self.write(line, tile.sample + sample, channel);
+                    self.write(&line[(self.begin - first) * self.stride..], tile.sample + sample, channel);
                 }
             }
         });
     }
 
-    /// Of positions from the first patch on, those that the tile answers for.
+    /// Of positions from those of `begin` on, the tile's that lie in the signal.
     #[expect(unsafe_code, reason = "tiles write their own positions of one output")]
     fn write(&self, line: &[f32], sample: usize, channel: usize) {
-        let begin = (self.from + self.tile.first) * self.stride;
+        let begin = self.begin * self.stride;
         let end = (begin + self.tile.columns * self.stride).min(self.inputs.length + self.before);
         let skipped = self.before.saturating_sub(begin);
         let (first, count) = (begin + skipped - self.before, end - begin - skipped);
         // SAFETY: the positions of a tile are written by its task alone.
         let dx = unsafe { self.dx.part(self.inputs.start(sample, self.group, channel) + first, count) };
-        dx.copy_from_slice(&line[self.halo * self.stride + skipped..][..count]);
+        dx.copy_from_slice(&line[skipped..][..count]);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "the gemm crate takes pointers; this file checks what they may reach")]
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 
 /// The types a product is computed in.
@@ -16,11 +18,11 @@ impl Real for f64 {}
 /// A matrix that lies in a slice: `(row, column)` is at `row * row_stride + column * column_stride`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(super) data: &'a [T],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
 }
 
 impl<'a, T> Matrix<'a, T> {
@@ -33,6 +35,36 @@ impl<'a, T> Matrix<'a, T> {
             assert!(last.is_some_and(|last| last < data.len()), "the matrix does not fit the slice");
         }
         Self { data, rows, columns, row_stride, column_stride }
+    }
+
+    /// A matrix whose rows follow each other.
+    pub fn row_major(data: &'a [T], [rows, columns]: [usize; 2]) -> Self {
+        Self::new(data, [rows, columns], [columns, 1])
+    }
+
+    pub fn transposed(self) -> Self {
+        let Self { data, rows, columns, row_stride, column_stride } = self;
+        Self { data, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
+    }
+
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// When they are not among them.
+    #[inline]
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows of a matrix");
+        let data = &self.data[(rows.start * self.row_stride).min(self.data.len())..];
+        Self { data, rows: rows.len(), ..self }
+    }
+
+    /// Some of the columns.
+    ///
+    /// # Panics
+    /// When they are not among them.
+    #[inline]
+    pub fn columns(self, columns: Range<usize>) -> Self {
+        self.transposed().rows(columns).transposed()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod conv1d;
 pub(crate) mod gemm;
 mod lanes;
+pub mod linear;
 pub mod lstm;
 mod math;
 pub mod norm;
@@ -17,5 +18,6 @@ pub mod reference;
 mod scratch;
 mod shared;
 pub mod softmax;
+mod strips;
 #[cfg(test)]
 mod testing;

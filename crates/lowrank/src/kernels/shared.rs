@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "tasks write rows of one buffer that interleave; the caller keeps them apart")]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A slice that several threads write, at places that do not overlap.
 pub(super) struct Shared<'a> {
@@ -19,10 +20,29 @@ impl<'a> Shared<'a> {
         Self { data: values.as_mut_ptr(), len: values.len(), lifetime: PhantomData }
     }
 
+    /// Memory that nothing has written yet: before [`Shared::part`] of a place comes [`Shared::write`].
+    pub fn fresh(places: &'a mut [MaybeUninit<f32>]) -> Self {
+        Self { data: places.as_mut_ptr().cast(), len: places.len(), lifetime: PhantomData }
+    }
+
+    /// Writes values from `start` on.
+    ///
+    /// # Safety
+    /// Nobody else uses these places meanwhile.
+    ///
+    /// # Panics
+    /// When they reach beyond the slice.
+    #[inline]
+    pub unsafe fn write(&self, start: usize, values: &[f32]) {
+        assert!(start <= self.len && values.len() <= self.len - start, "values beyond the output");
+        // SAFETY: inside the slice by the check, and apart from what others use by the caller's promise.
+        unsafe { self.data.add(start).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+    }
+
     /// `len` values from `start`.
     ///
     /// # Safety
-    /// While the part is in use, no other part overlaps it.
+    /// They have been written. While the part is in use, no other part overlaps it.
     ///
     /// # Panics
     /// When the part reaches beyond the slice.

@@ -1,0 +1,139 @@
+//! Gradients of the factors.
+
+#![expect(unsafe_code, reason = "a task writes sums of its own")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::block::COLUMNS;
+use super::super::gemm::Matrix;
+use super::super::lanes::arch;
+use super::super::scratch;
+use super::super::shared::Shared;
+use super::super::strips::{Place, Start, multiply, multiply_all, pack, pack_all, packed_len};
+use super::{LowRank, rows_of};
+
+/// Partial sums that the rows are cut into, whatever the number of threads.
+const PARTS: usize = 8;
+/// Rows at a time: those of `x` stay in the second-level cache while they are read twice.
+const ROWS: usize = 64;
+
+/// The gradients `dA (r, in)` and `dB (out, r)`, of `x (rows, in)` and `dy (rows, out)`.
+///
+/// # Panics
+/// When a slice does not have the size of its shape.
+#[must_use]
+pub fn low_rank_gradients(
+    x: &[f32],
+    dy: &[f32],
+    [inputs, outputs]: [usize; 2],
+    low: &LowRank<'_>,
+) -> (Vec<f32>, Vec<f32>) {
+    let (x, dy, [a, b]) = (rows_of(x, inputs, "x"), rows_of(dy, outputs, "dy"), low.factors(inputs, outputs));
+    assert_eq!(x.rows, dy.rows, "rows of x and dy");
+    // h = x·Aᵀ and dB = dyᵀ·h, dh = dy·B and dA = dhᵀ·x; each sum has its factor's scale at the end.
+    let (factors, sums) = ([a.transposed(), b], [low.rank * outputs, low.rank * inputs]);
+    let packed: [Vec<f32>; 2] = factors.map(|factor| {
+        let mut strips = vec![0.0; packed_len(factor)];
+        arch().dispatch(Pack { factor, strips: &mut strips });
+        strips
+    });
+    let blocks = x.rows.div_ceil(ROWS);
+    let parts = blocks.min(PARTS);
+    let of_part = |part: usize| {
+        let rows = |part: usize| (blocks * part / parts * ROWS).min(x.rows);
+        let mut of_part = sums.map(|len| vec![0.0; len]);
+        for first in (rows(part)..rows(part + 1)).step_by(ROWS) {
+            let rows = first..x.rows.min(first + ROWS);
+            let [db, da] = &mut of_part;
+            for (read, summed, strips, sums) in [(x, dy, &packed[0], db), (dy, x, &packed[1], da)] {
+                Task { read: read.rows(rows.clone()), summed: summed.rows(rows.clone()), strips, sums }.run(low.rank);
+            }
+        }
+        of_part
+    };
+    let partial: Vec<_> = (0..parts).into_par_iter().map(of_part).collect();
+    let [mut transposed, mut da] = sums.map(|len| vec![0.0; len]);
+    for [of_db, of_da] in &partial {
+        transposed.iter_mut().zip(of_db).for_each(|(sum, part)| *sum += low.scale * part);
+        da.iter_mut().zip(of_da).for_each(|(sum, part)| *sum += low.scale * part);
+    }
+    let db = (0..transposed.len()).map(|at| transposed[at % low.rank * outputs + at / low.rank]).collect();
+    (da, db)
+}
+
+struct Pack<'a, 's> {
+    factor: Matrix<'a, f32>,
+    strips: &'s mut [f32],
+}
+
+impl WithSimd for Pack<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        pack_all(simd, self.factor, self.strips);
+    }
+}
+
+/// `sums (r, n) += (read · factor)ᵀ · summed` over some rows.
+struct Task<'a, 's> {
+    read: Matrix<'a, f32>,
+    summed: Matrix<'a, f32>,
+    strips: &'a [f32],
+    sums: &'s mut [f32],
+}
+
+impl Task<'_, '_> {
+    fn run(self, rank: usize) {
+        let narrow = ROWS * rank;
+        scratch::with(narrow + ROWS * 64, |memory| arch().dispatch(OnRows { task: self, rank, memory }));
+    }
+}
+
+struct OnRows<'a, 's, 'm> {
+    task: Task<'a, 's>,
+    rank: usize,
+    memory: &'m mut [f32],
+}
+
+impl WithSimd for OnRows<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { task: Task { read, summed, strips, sums }, rank, memory } = self;
+        let (narrow, strip) = memory.split_at_mut(ROWS * rank);
+        let h = Place { output: &Shared::new(narrow), start: 0, row_stride: rank };
+        // SAFETY: scratch of this thread.
+        unsafe { multiply_all(simd, read, strips, rank, Start::Zero, h) };
+        let h = Matrix::row_major(&narrow[..read.rows * rank], [read.rows, rank]).transposed();
+        let (output, width) = (&Shared::new(sums), COLUMNS * S::F32_LANES);
+        for first in (0..summed.columns).step_by(width) {
+            let columns = first..summed.columns.min(first + width);
+            let count = columns.len();
+            let right = whole_registers::<S>(summed, columns, strip);
+            let place = Place { output, start: first, row_stride: summed.columns };
+            // SAFETY: the sums are this task's, and zero at first.
+            unsafe { multiply(simd, h, right, count, Start::There, place) };
+        }
+    }
+}
+
+/// Columns of a matrix where they are, or packed when its last row ends before the register.
+#[inline(always)]
+fn whole_registers<'a, S: Simd>(
+    matrix: Matrix<'a, f32>,
+    columns: Range<usize>,
+    strip: &'a mut [f32],
+) -> (&'a [f32], usize) {
+    let stride = columns.len().next_multiple_of(S::F32_LANES);
+    if stride == columns.len() {
+        return (&matrix.columns(columns).data[..], matrix.row_stride);
+    }
+    pack(matrix, columns, strip, stride);
+    (&*strip, stride)
+}

@@ -1,0 +1,113 @@
+//! Products over all cores.
+
+#![expect(unsafe_code, reason = "tasks write their own part of one output")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::buffers::written;
+use super::super::gemm::Matrix;
+use super::super::lanes::arch;
+use super::super::scratch;
+use super::super::shared::Shared;
+use super::super::strips::{Place, Start, multiply, pack, width};
+
+/// Tasks that are enough for any machine, and rows that are worth the packing of a strip.
+const TASKS: usize = 16;
+const ROWS: usize = 256;
+/// Multiplications that one core is done with before another has begun.
+const SMALL: usize = 1 << 16;
+
+/// A right factor: `matrix + update[0]·update[1]`.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub matrix: Matrix<'a, f32>,
+    pub update: Option<[Matrix<'a, f32>; 2]>,
+}
+
+impl<'a> Right<'a> {
+    pub fn plain(matrix: Matrix<'a, f32>) -> Self {
+        Self { matrix, update: None }
+    }
+}
+
+/// `bias + Σ left·right`, row-major.
+pub(super) fn product(
+    terms: &[(Matrix<'_, f32>, Right<'_>)],
+    bias: Option<&[f32]>,
+    [rows, columns]: [usize; 2],
+) -> Vec<f32> {
+    let width = width();
+    let strips = columns.div_ceil(width);
+    let chunks = (TASKS / strips.max(1)).min(rows / ROWS).max(1);
+    let height = rows.div_ceil(chunks).next_multiple_of(8);
+    let depth: usize = terms.iter().map(|(left, _)| left.columns).sum();
+    let write = |output: &Shared<'_>| {
+        let run = |index: usize| {
+            let (first, row) = (index / chunks * width, (index % chunks * height).min(rows));
+            let strip = first..columns.min(first + width);
+            let start = bias.map_or(Start::Zero, |bias| Start::Bias(&bias[strip.clone()]));
+            let place = Place { output, start: row * columns + first, row_stride: columns };
+            Task { terms, columns: strip, rows: row..rows.min(row + height), start, place }.run(width);
+        };
+        let tasks = strips * chunks;
+        if tasks == 1 || rows * columns * depth < SMALL {
+            (0..tasks).for_each(run);
+        } else {
+            (0..tasks).into_par_iter().for_each(run);
+        }
+    };
+    // SAFETY: the strips cover the columns, and the chunks the rows.
+    unsafe { written(rows * columns, write) }
+}
+
+/// Some rows of a strip of the output.
+struct Task<'a> {
+    terms: &'a [(Matrix<'a, f32>, Right<'a>)],
+    columns: Range<usize>,
+    rows: Range<usize>,
+    start: Start<'a>,
+    place: Place<'a>,
+}
+
+impl Task<'_> {
+    fn run(self, width: usize) {
+        let rank = |right: &Right<'_>| right.update.map_or(0, |[_, second]| second.rows);
+        let values = |right: &Right<'_>| (right.matrix.rows + rank(right)) * width;
+        let len = self.terms.iter().map(|(_, right)| values(right)).max().unwrap_or(0);
+        scratch::with(len, |memory| arch().dispatch(OnStrip { task: self, memory }));
+    }
+}
+
+struct OnStrip<'a, 'm> {
+    task: Task<'a>,
+    memory: &'m mut [f32],
+}
+
+impl WithSimd for OnStrip<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { task: Task { terms, columns, rows, mut start, place }, memory } = self;
+        let count = columns.len();
+        let stride = count.next_multiple_of(S::F32_LANES);
+        for (left, right) in terms {
+            let depth = right.matrix.rows;
+            let (strip, factor) = memory.split_at_mut(depth * stride);
+            pack(right.matrix, columns.clone(), strip, stride);
+            if let Some([first, second]) = right.update {
+                pack(second, columns.clone(), factor, stride);
+                let place = Place { output: &Shared::new(strip), start: 0, row_stride: stride };
+                // SAFETY: the strip is this task's, and packed.
+                unsafe { multiply(simd, first, (factor, stride), count, Start::There, place) };
+            }
+            // SAFETY: a strip of rows is written by its task alone; after the first term it has been.
+            unsafe { multiply(simd, left.rows(rows.clone()), (strip, stride), count, start, place) };
+            start = Start::There;
+        }
+    }
+}

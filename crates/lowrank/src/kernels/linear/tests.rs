@@ -1,0 +1,148 @@
+//! Every kernel against the `f64` reference, on random shapes.
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use super::*;
+use crate::kernels::reference;
+use crate::kernels::testing::{assert_threads_do_not_matter, wide};
+use crate::random::Random;
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    rank: usize,
+    seed: u64,
+}
+
+/// Sizes around those of a block, and on both sides of where it pays to fold.
+fn case() -> impl Strategy<Value = Case> {
+    let size = || prop_oneof![1_usize..10, 10_usize..150];
+    let rows = prop_oneof![4 => 0_usize..10, 4 => 10_usize..100, 1 => 100_usize..400];
+    (rows, size(), size(), prop_oneof![1_usize..20, Just(50)], any::<u64>())
+        .prop_map(|(rows, inputs, outputs, rank, seed)| Case { rows, inputs, outputs, rank, seed })
+}
+
+struct Values {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+}
+
+const SCALE: f32 = 0.5;
+
+impl Values {
+    fn new(case: Case) -> Self {
+        let Case { rows, inputs, outputs, rank, seed } = case;
+        let draw = |purpose, len| {
+            let mut random = Random::new(seed, purpose, 0);
+            (0..len).map(|_| random.normal()).collect()
+        };
+        Self {
+            x: draw("x", rows * inputs),
+            w: draw("w", inputs * outputs),
+            a: draw("a", rank * inputs),
+            b: draw("b", outputs * rank),
+            bias: draw("bias", outputs),
+            dy: draw("dy", rows * outputs),
+        }
+    }
+
+    /// `y`, `dx`, `dA`, `dB`, `dW`, and `y` without adapter and bias.
+    fn results(&self, case: Case) -> [Vec<f32>; 6] {
+        let Case { inputs, outputs, rank, .. } = case;
+        let low = LowRank { a: &self.a, b: &self.b, rank, scale: SCALE };
+        let plain = Weight { base: &self.w, inputs, outputs, low_rank: None };
+        let weight = Weight { low_rank: Some(low), ..plain };
+        let (da, db) = low_rank_gradients(&self.x, &self.dy, [inputs, outputs], &low);
+        [
+            forward(&self.x, &weight, Some(&self.bias)),
+            input_gradient(&self.dy, &weight),
+            da,
+            db,
+            weight_gradient(&self.x, &self.dy, [inputs, outputs]),
+            forward(&self.x, &plain, None),
+        ]
+    }
+
+    fn reference(&self, case: Case) -> [Vec<f64>; 6] {
+        let Case { inputs, outputs, rank, .. } = case;
+        let (x, dy, a, b, w) = (wide(&self.x), wide(&self.dy), wide(&self.a), wide(&self.b), wide(&self.w));
+        // The reference has `W (out, in)`.
+        let w = reference::linear::transpose(inputs, outputs, &w);
+        let scale = f64::from(SCALE);
+        let delta = |o: usize, i: usize| (0..rank).map(|p| scale * b[o * rank + p] * a[p * inputs + i]).sum::<f64>();
+        let folded: Vec<_> = (0..w.len()).map(|at| w[at] + delta(at / inputs, at % inputs)).collect();
+        let y = reference::linear::forward(inputs, outputs, &x, &folded, Some(&wide(&self.bias)));
+        let gradients = reference::linear::backward(inputs, outputs, &x, &folded, &dy);
+        let (mut da, mut db) = (vec![0.0; a.len()], vec![0.0; b.len()]);
+        for (at, dw) in gradients.dw.iter().enumerate() {
+            let (o, i) = (at / inputs, at % inputs);
+            for p in 0..rank {
+                da[p * inputs + i] += scale * b[o * rank + p] * dw;
+                db[o * rank + p] += scale * a[p * inputs + i] * dw;
+            }
+        }
+        let dw = reference::linear::transpose(outputs, inputs, &gradients.dw);
+        [y, gradients.dx, da, db, dw, reference::linear::forward(inputs, outputs, &x, &w, None)]
+    }
+}
+
+/// Within rounding of the largest value, or of what is usual for a sum of so many random terms: a single value may be
+/// small by chance, its terms are not.
+#[track_caller]
+fn close(name: &str, got: &[f32], expected: &[f64], terms: usize) {
+    assert_eq!(got.len(), expected.len(), "{name}");
+    let usual = f64::from(u32::try_from(terms).unwrap()).sqrt();
+    let scale = expected.iter().fold(usual.max(1.0), |largest, value| largest.max(value.abs()));
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - expected).abs();
+        assert!(error <= 1e-5 * scale, "{name}[{index}]: {got} instead of {expected}");
+    }
+}
+
+fn check(case: Case) {
+    let values = Values::new(case);
+    let (results, expected) = (values.results(case), values.reference(case));
+    let Case { rows, inputs, outputs, .. } = case;
+    let terms = [inputs, outputs, rows * outputs, rows * inputs, rows, inputs];
+    let names = ["y", "dx", "dA", "dB", "dW", "plain y"];
+    for (((name, got), expected), terms) in names.iter().zip(&results).zip(&expected).zip(terms) {
+        close(&format!("{name} of {case:?}"), got, expected, terms);
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 20_000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn every_kernel_agrees_with_the_reference(case in case()) {
+        check(case);
+    }
+}
+
+/// Several blocks of steps and of rows, and several tasks.
+const LARGE: [Case; 4] = [
+    Case { rows: 700, inputs: 300, outputs: 70, rank: 3, seed: 1 },
+    Case { rows: 130, inputs: 130, outputs: 500, rank: 70, seed: 2 },
+    Case { rows: 1, inputs: 700, outputs: 300, rank: 8, seed: 3 },
+    Case { rows: 600, inputs: 5, outputs: 3, rank: 1, seed: 4 },
+];
+
+#[test]
+fn large_problems_agree_with_the_reference() {
+    LARGE.into_iter().for_each(check);
+}
+
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    for case in LARGE {
+        let values = Values::new(case);
+        assert_threads_do_not_matter(&format!("{case:?}"), || values.results(case).concat());
+    }
+}

@@ -7,17 +7,11 @@ use lowrank_burn::nn::{Linear, LinearConfig};
 use lowrank_burn::ops;
 
 pub use lowrank_burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
-pub use lowrank_burn::ops::gelu;
+pub use lowrank_burn::ops::{attention, gelu};
 
 /// `x` where positive, else `0.1 * x`.
 pub fn leaky_relu(x: Tensor<3>) -> Tensor<3> {
     ops::leaky_relu(x, 0.1)
-}
-
-/// Scaled dot-product attention over `[batch, heads, time, width / heads]`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    let scale = (q.dims()[3] as f64).powf(-0.5);
-    ops::softmax(q.matmul(k.swap_dims(2, 3)).mul_scalar(scale), 3).matmul(v)
 }
 
 /// The mean cross entropy of logits.

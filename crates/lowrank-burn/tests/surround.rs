@@ -2,7 +2,8 @@
 
 use burn::module::{Param, RunningState};
 use burn::nn::{LstmConfig, LstmState};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, activation, module};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData, activation, module};
 use lowrank::random::Random;
 use lowrank_burn::{nn, ops};
 use proptest::prelude::*;
@@ -173,6 +174,52 @@ proptest! {
     }
 
     #[test]
+    fn attention_agrees(
+        seed: u64,
+        batch in 1_usize..3,
+        heads in 1_usize..4,
+        head_dim in 1_usize..40,
+        queries in 1_usize..50,
+        keys in 1_usize..50,
+        causal: bool,
+    ) {
+        let mut inputs = Inputs::new(seed);
+        let (of_q, of_k) = ([batch, queries, heads * head_dim], [batch, keys, heads * head_dim]);
+        // Scores in the hundreds would turn on one key alone.
+        let parameters = vec![inputs.draw(of_k) * 0.5, inputs.draw(of_k)];
+        let tensors = (inputs.draw(of_q) * 0.5, parameters, inputs.draw(of_q));
+        let pair = |parameters: Vec<Tensor<3>>| <[Tensor<3>; 2]>::try_from(parameters).unwrap();
+        compare("attention", tensors, |q, parameters| {
+            let [k, v] = pair(parameters);
+            ops::attention(q, k, v, heads, causal)
+        }, |q, parameters| {
+            let [k, v] = pair(parameters);
+            let split = |x: Tensor<3>| {
+                let [batch, time, _] = x.dims();
+                x.reshape([batch, time, heads, head_dim]).swap_dims(1, 2)
+            };
+            let mask = Tensor::<2, Bool>::tril_mask([queries, keys], 0, &q.device());
+            let mask = mask.unsqueeze::<4>().expand([batch, heads, queries, keys]);
+            let options = AttentionModuleOptions::default();
+            let y = module::attention(split(q), split(k), split(v), causal.then_some(mask), None, options);
+            y.swap_dims(1, 2).reshape(of_q)
+        });
+    }
+
+    #[test]
+    fn linear_agrees(seed: u64, shape in [1_usize..5, 1_usize..20, 1_usize..70], output in 1_usize..70, bias: bool) {
+        let mut inputs = Inputs::new(seed);
+        let mut parameters = vec![inputs.draw([shape[2], output])];
+        parameters.extend(bias.then(|| inputs.draw([1, output])));
+        let tensors = (inputs.draw(shape), parameters, inputs.draw([shape[0], shape[1], output]));
+        let apply = |f: fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>| move |x, parameters: Vec<Tensor<2>>| {
+            let mut parameters = parameters.into_iter();
+            f(x, parameters.next().unwrap(), parameters.next().map(|bias| bias.squeeze_dim(0)))
+        };
+        compare("linear", tensors, apply(ops::linear), apply(module::linear));
+    }
+
+    #[test]
     fn lstm_agrees(seed: u64, time in 1_usize..6, batch in 1_usize..5, hidden in 1_usize..40) {
         let mut inputs = Inputs::new(seed);
         let (shape, state) = ([time, batch, 4 * hidden], [batch, hidden]);
@@ -219,6 +266,16 @@ fn a_gradient_goes_where_it_is_asked_for() {
         let gradients = norm(x.clone(), trained.clone(), beta.clone()).powi_scalar(2).sum().backward();
         assert!(trained.grad(&gradients).is_some());
     }
+}
+
+#[test]
+fn a_frozen_linear_layer_hands_on_its_gradient() {
+    let mut inputs = Inputs::new(3);
+    let (weight, bias) = (inputs.draw([5, 7]), inputs.draw([7]));
+    let x = inputs.draw([2, 3, 5]).require_grad();
+    let gradient = |y: Tensor<3>| values(x.grad(&y.powi_scalar(2).sum().backward()).unwrap());
+    let ours = ops::linear(x.clone(), weight.clone(), Some(bias.clone()));
+    assert_close("dx", &gradient(ours), &gradient(module::linear(x.clone(), weight, Some(bias))));
 }
 
 #[test]

@@ -62,12 +62,9 @@ impl Layer {
     }
 
     fn attention(&self, x: &Tensor<3>) -> Tensor<3> {
-        let [batch, time, width] = x.dims();
-        let heads = |projection: &Linear| {
-            projection.forward(x.clone()).reshape([batch, time, HEADS, width / HEADS]).swap_dims(1, 2)
-        };
-        let y = attention(heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj));
-        self.out_proj.forward(y.swap_dims(1, 2).reshape([batch, time, width]))
+        let project = |projection: &Linear| projection.forward(x.clone());
+        let y = attention(project(&self.q_proj), project(&self.k_proj), project(&self.v_proj), HEADS, false);
+        self.out_proj.forward(y)
     }
 }
 

@@ -1,13 +1,12 @@
 //! [`burn::nn::Linear`] with adapters on the fused operation.
 
 use burn::module::{Module, Param};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
 use super::Fused;
 use super::conv::low_rank_paths;
 use crate::adapter::LowRank;
-use crate::ops::lora_linear;
+use crate::ops::{linear, lora_linear};
 
 /// The configuration of a [`Linear`] layer: Burn's own.
 pub use burn::nn::LinearConfig;
@@ -55,15 +54,11 @@ impl Linear {
         let y = match first {
             Some((path, multiplier)) => {
                 let scale = path.scale * multiplier;
-                lora_linear(input.clone(), self.weight.base(), path.a.val(), path.b.val(), scale)
+                lora_linear(input.clone(), self.weight.base(), path.a.val(), path.b.val(), bias, scale)
             }
-            None => linear(input.clone(), self.weight.base(), None),
+            None => linear(input.clone(), self.weight.base(), bias),
         };
-        let y = paths.fold(y, |y, (path, multiplier)| y + two_path(input.clone(), path, multiplier));
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        }
+        paths.fold(y, |y, (path, multiplier)| y + two_path(input.clone(), path, multiplier))
     }
 }
 

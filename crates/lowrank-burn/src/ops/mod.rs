@@ -11,10 +11,11 @@
 //! slow as training `W` itself, and throws it away; over two separate paths it keeps full-size activations. Here only
 //! `x` is kept, and the gradients are low-rank from the start.
 //!
-//! What surrounds the adapters must not eat what they save: activations, normalisation, [`softmax`] and [`lstm`] follow
+//! What surrounds the adapters must not eat what they save: activations, normalisation, [`softmax`], [`attention`] and [`lstm`] follow
 //! the same pattern, one pass over memory each, and keep the least that their backward can do with.
 
 mod activation;
+mod attention;
 mod conv;
 mod flex;
 mod graph;
@@ -24,8 +25,9 @@ mod norm;
 mod softmax;
 
 pub use activation::{Activate, ActivationBody, activate, gelu, gelu_approximate, leaky_relu, relu, silu};
+pub use attention::{Attend, AttentionBody, Heads, attention};
 pub use conv::{ConvBody, ConvDims, LoraConv, LowRankConv, convolve, lora_conv};
-pub use linear::{LinearBody, LoraLinear, lora_linear};
+pub use linear::{LinearBody, LoraLinear, linear, lora_linear};
 pub use lstm::{Lstm, LstmBody, LstmStep, lstm, lstm_cell};
 pub use norm::{Norm, NormBody, NormGradients, NormWants, Normalise, batch_norm_eval, group_norm, layer_norm};
 pub use softmax::{Softmax, SoftmaxBody, softmax};

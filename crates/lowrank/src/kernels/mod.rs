@@ -4,6 +4,7 @@
 //! tested against it; `unsafe` code exists in those files only.
 
 pub mod activation;
+pub mod attention;
 mod block;
 pub mod buffers;
 pub mod conv1d;

@@ -23,22 +23,22 @@ const DEPTH: usize = 128;
 /// Rows of the left factor at a time: those steps of them take as much of the second-level cache.
 const ROWS: usize = 64;
 
-/// Columns of a full strip on this machine.
-pub(super) fn width() -> usize {
-    struct Width;
-    impl WithSimd for Width {
+/// Values of a register on this machine.
+fn lanes() -> usize {
+    struct Count;
+    impl WithSimd for Count {
         type Output = usize;
 
         fn with_simd<S: Simd>(self, _simd: S) -> usize {
-            COLUMNS * S::F32_LANES
+            S::F32_LANES
         }
     }
-    arch().dispatch(Width)
+    arch().dispatch(Count)
 }
 
-/// Values that a matrix takes once packed: every strip is as wide as a full one.
-pub(super) fn packed_len(matrix: Matrix<'_, f32>) -> usize {
-    matrix.columns.next_multiple_of(width()) * matrix.rows
+/// Columns of a full strip on this machine.
+pub(super) fn width() -> usize {
+    COLUMNS * lanes()
 }
 
 /// What the sums of a product begin with.
@@ -70,7 +70,6 @@ pub(super) struct Place<'a> {
 }
 
 /// The strip of `matrix` with these columns, zeros beside them: rows of `stride` values.
-#[inline(always)]
 pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [f32], stride: usize) {
     let count = columns.len();
     let matrix = matrix.columns(columns);
@@ -82,13 +81,15 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
         }
         return;
     }
-    // Sixteen rows at a time: a line of the cache of each column.
+    // Sixteen rows at a time: a line of the cache of each column, where the columns are what is contiguous.
     for (block, to) in strip.chunks_mut(16 * stride).enumerate() {
-        let rows = to.len() / stride;
         for column in 0..count {
             let from = &matrix.data[block * 16 * matrix.row_stride + column * matrix.column_stride..];
-            for row in 0..rows {
-                to[row * stride + column] = from[row * matrix.row_stride];
+            let to = to[column..].iter_mut().step_by(stride);
+            if matrix.row_stride == 1 {
+                to.zip(from).for_each(|(to, value)| *to = *value);
+            } else {
+                to.zip(from.iter().step_by(matrix.row_stride)).for_each(|(to, value)| *to = *value);
             }
         }
         if count < stride {
@@ -97,16 +98,41 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
     }
 }
 
-/// All strips of a matrix, one after the other.
-#[inline(always)]
-pub(super) fn pack_all<S: Simd>(_simd: S, matrix: Matrix<'_, f32>, strips: &mut [f32]) {
-    let width = COLUMNS * S::F32_LANES;
-    for (index, strip) in strips.chunks_exact_mut(width * matrix.rows).enumerate() {
-        pack(matrix, index * width..matrix.columns.min((index + 1) * width), strip, width);
+/// A packed matrix: its strips one after the other, the last as narrow as whole registers allow.
+#[derive(Clone, Copy)]
+pub(super) struct Strips<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    lanes: usize,
+}
+
+impl<'a> Strips<'a> {
+    /// Values that a matrix takes once packed.
+    pub fn len(matrix: Matrix<'_, f32>) -> usize {
+        matrix.columns.next_multiple_of(lanes()) * matrix.rows
+    }
+
+    /// Packs a matrix into memory of [`Strips::len`] values.
+    pub fn pack(matrix: Matrix<'_, f32>, data: &'a mut [f32]) -> Self {
+        let lanes = lanes();
+        for first in (0..matrix.columns).step_by(COLUMNS * lanes) {
+            let columns = first..matrix.columns.min(first + COLUMNS * lanes);
+            let stride = columns.len().next_multiple_of(lanes);
+            pack(matrix, columns, &mut data[first * matrix.rows..], stride);
+        }
+        Self { data, rows: matrix.rows, columns: matrix.columns, lanes }
+    }
+
+    /// The strip that begins with this column, and the stride of its rows.
+    #[inline(always)]
+    fn strip(self, first: usize) -> (&'a [f32], usize) {
+        let stride = (self.columns - first).next_multiple_of(self.lanes).min(COLUMNS * self.lanes);
+        (&self.data[first * self.rows..][..stride * self.rows], stride)
     }
 }
 
-/// `place = start + left · right`, `right (left.columns, columns)` packed by [`pack_all`].
+/// `place = start + left · right`, of so many columns of the right factor and as many rows as `left` has columns.
 ///
 /// # Safety
 /// Nobody else uses the places of the product meanwhile; those of [`Start::There`] have been written.
@@ -114,7 +140,7 @@ pub(super) fn pack_all<S: Simd>(_simd: S, matrix: Matrix<'_, f32>, strips: &mut 
 pub(super) unsafe fn multiply_all<S: Simd>(
     simd: S,
     left: Matrix<'_, f32>,
-    strips: &[f32],
+    right: Strips<'_>,
     columns: usize,
     start: Start<'_>,
     place: Place<'_>,
@@ -122,7 +148,7 @@ pub(super) unsafe fn multiply_all<S: Simd>(
     let width = COLUMNS * S::F32_LANES;
     for first in (0..columns).step_by(width) {
         let count = width.min(columns - first);
-        let strip = (&strips[first * left.columns..], width);
+        let strip = right.strip(first);
         let place = Place { start: place.start + first, ..place };
         // SAFETY: a part of the places of the caller's.
         unsafe { multiply(simd, left, strip, count, start.columns(first..first + count), place) };
@@ -143,15 +169,41 @@ pub(super) unsafe fn multiply<S: Simd>(
     start: Start<'_>,
     place: Place<'_>,
 ) {
-    let product = Product { left, right, count, place };
-    // SAFETY: the caller's promise.
-    unsafe {
-        match count.div_ceil(S::F32_LANES) {
-            0 => {}
-            1 => product.all::<S, 1>(simd, start),
-            2 => product.all::<S, 2>(simd, start),
-            _ => product.all::<S, COLUMNS>(simd, start),
-        }
+    // Compiled once, not wherever it is called from; it carries its own instruction set.
+    simd.vectorize(Product { left, right, count, start, place });
+}
+
+/// `place = start + left · right`, with the rows of `right` read where they are; columns beside the last whole register are
+/// packed in `strip`, memory for as many rows of a full strip, first.
+///
+/// # Safety
+/// As [`multiply_all`].
+///
+/// # Panics
+/// When the values of a row of `right` are not one after the other.
+#[inline(always)]
+pub(super) unsafe fn multiply_in_place<S: Simd>(
+    simd: S,
+    left: Matrix<'_, f32>,
+    right: Matrix<'_, f32>,
+    start: Start<'_>,
+    place: Place<'_>,
+    strip: &mut [f32],
+) {
+    assert!(right.column_stride == 1, "rows that are contiguous");
+    for first in (0..right.columns).step_by(COLUMNS * S::F32_LANES) {
+        let columns = first..right.columns.min(first + COLUMNS * S::F32_LANES);
+        let (count, start) = (columns.len(), start.columns(columns.clone()));
+        let right = if count.is_multiple_of(S::F32_LANES) {
+            (right.columns(columns).data, right.row_stride)
+        } else {
+            let stride = count.next_multiple_of(S::F32_LANES);
+            pack(right, columns, strip, stride);
+            (&*strip, stride)
+        };
+        let place = Place { start: place.start + first, ..place };
+        // SAFETY: a part of the places of the caller's.
+        unsafe { multiply(simd, left, right, count, start, place) };
     }
 }
 
@@ -160,36 +212,48 @@ struct Product<'a> {
     left: Matrix<'a, f32>,
     right: (&'a [f32], usize),
     count: usize,
+    start: Start<'a>,
     place: Place<'a>,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.count.div_ceil(S::F32_LANES) {
+            0 => {}
+            1 => self.all::<S, 1>(simd),
+            2 => self.all::<S, 2>(simd),
+            _ => self.all::<S, COLUMNS>(simd),
+        }
+    }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    unsafe fn all<S: Simd, const N: usize>(self, simd: S, start: Start<'_>) {
+    fn all<S: Simd, const N: usize>(self, simd: S) {
         let Matrix { rows, columns: depth, .. } = self.left;
         for first in (0..rows).step_by(ROWS) {
             let end = rows.min(first + ROWS);
             for step in (0..depth.max(1)).step_by(DEPTH) {
                 let steps = step..depth.min(step + DEPTH);
-                let start = if step == 0 { start } else { Start::There };
+                let start = if step == 0 { self.start } else { Start::There };
                 let mut row = first;
                 while row < end {
                     let left = end - row;
-                    // SAFETY: the caller's promise.
-                    unsafe {
-                        if left >= 8 && block::rows::<S>() == 8 {
-                            self.block::<S, 8, N>(simd, row, steps.clone(), start);
-                            row += 8;
-                        } else if left >= 4 {
-                            self.block::<S, 4, N>(simd, row, steps.clone(), start);
-                            row += 4;
-                        } else if left >= 2 {
-                            self.block::<S, 2, N>(simd, row, steps.clone(), start);
-                            row += 2;
-                        } else {
-                            self.block::<S, 1, N>(simd, row, steps.clone(), start);
-                            row += 1;
-                        }
+                    if left >= 8 && block::rows::<S>() == 8 {
+                        self.block::<S, 8, N>(simd, row, steps.clone(), start);
+                        row += 8;
+                    } else if left >= 4 {
+                        self.block::<S, 4, N>(simd, row, steps.clone(), start);
+                        row += 4;
+                    } else if left >= 2 {
+                        self.block::<S, 2, N>(simd, row, steps.clone(), start);
+                        row += 2;
+                    } else {
+                        self.block::<S, 1, N>(simd, row, steps.clone(), start);
+                        row += 1;
                     }
                 }
             }
@@ -197,14 +261,14 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    unsafe fn block<S: Simd, const M: usize, const N: usize>(
+    fn block<S: Simd, const M: usize, const N: usize>(
         self,
         simd: S,
         row: usize,
         steps: Range<usize>,
         start: Start<'_>,
     ) {
-        let Self { left, right: (right, row_stride), count, place } = self;
+        let Self { left, right: (right, row_stride), count, place, .. } = self;
         let at = |m: usize| place.start + (row + m) * place.row_stride;
         let mut sums = [[simd.splat_f32s(0.0); N]; M];
         match start {
@@ -212,7 +276,7 @@ impl Product<'_> {
             Start::Bias(bias) => sums = [read(simd, bias); M],
             Start::There => {
                 for m in 0..M {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: by the promise of who called `multiply`.
                     sums[m] = read(simd, unsafe { place.output.part(at(m), count) });
                 }
             }
@@ -227,8 +291,15 @@ impl Product<'_> {
         block::multiply(simd, &mut sums, a, Rows { data, row_stride, taps: &[0], depth: steps.len() });
         for m in 0..M {
             let sums: &[f32] = cast_slice(sums[m].as_slice());
-            // SAFETY: the caller's promise.
-            unsafe { place.output.write(at(m), &sums[..count]) };
+            // SAFETY: by the promise of who called `multiply`.
+            unsafe {
+                // Of a length that is known, a copy is stores of registers.
+                if count == sums.len() {
+                    place.output.write(at(m), sums);
+                } else {
+                    place.output.write(at(m), &sums[..count]);
+                }
+            }
         }
     }
 }

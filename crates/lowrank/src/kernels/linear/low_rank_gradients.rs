@@ -3,17 +3,14 @@
 #![expect(unsafe_code, reason = "a task writes sums of its own")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
-use std::ops::Range;
-
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::block::COLUMNS;
 use super::super::gemm::Matrix;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
-use super::super::strips::{Place, Start, multiply, multiply_all, pack, pack_all, packed_len};
+use super::super::strips::{Place, Start, Strips, multiply_all, multiply_in_place, width};
 use super::{LowRank, rows_of};
 
 /// Partial sums that the rows are cut into, whatever the number of threads.
@@ -36,11 +33,8 @@ pub fn low_rank_gradients(
     assert_eq!(x.rows, dy.rows, "rows of x and dy");
     // h = x·Aᵀ and dB = dyᵀ·h, dh = dy·B and dA = dhᵀ·x; each sum has its factor's scale at the end.
     let (factors, sums) = ([a.transposed(), b], [low.rank * outputs, low.rank * inputs]);
-    let packed: [Vec<f32>; 2] = factors.map(|factor| {
-        let mut strips = vec![0.0; packed_len(factor)];
-        arch().dispatch(Pack { factor, strips: &mut strips });
-        strips
-    });
+    let [mut of_a, mut of_b] = factors.map(|factor| vec![0.0; Strips::len(factor)]);
+    let (of_a, of_b) = (Strips::pack(factors[0], &mut of_a), Strips::pack(factors[1], &mut of_b));
     let blocks = x.rows.div_ceil(ROWS);
     let parts = blocks.min(PARTS);
     let of_part = |part: usize| {
@@ -49,7 +43,7 @@ pub fn low_rank_gradients(
         for first in (rows(part)..rows(part + 1)).step_by(ROWS) {
             let rows = first..x.rows.min(first + ROWS);
             let [db, da] = &mut of_part;
-            for (read, summed, strips, sums) in [(x, dy, &packed[0], db), (dy, x, &packed[1], da)] {
+            for (read, summed, strips, sums) in [(x, dy, of_a, db), (dy, x, of_b, da)] {
                 Task { read: read.rows(rows.clone()), summed: summed.rows(rows.clone()), strips, sums }.run(low.rank);
             }
         }
@@ -65,32 +59,18 @@ pub fn low_rank_gradients(
     (da, db)
 }
 
-struct Pack<'a, 's> {
-    factor: Matrix<'a, f32>,
-    strips: &'s mut [f32],
-}
-
-impl WithSimd for Pack<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        pack_all(simd, self.factor, self.strips);
-    }
-}
-
 /// `sums (r, n) += (read · factor)ᵀ · summed` over some rows.
 struct Task<'a, 's> {
     read: Matrix<'a, f32>,
     summed: Matrix<'a, f32>,
-    strips: &'a [f32],
+    strips: Strips<'a>,
     sums: &'s mut [f32],
 }
 
 impl Task<'_, '_> {
     fn run(self, rank: usize) {
         let narrow = ROWS * rank;
-        scratch::with(narrow + ROWS * 64, |memory| arch().dispatch(OnRows { task: self, rank, memory }));
+        scratch::with(narrow + ROWS * width(), |memory| arch().dispatch(OnRows { task: self, rank, memory }));
     }
 }
 
@@ -111,29 +91,8 @@ impl WithSimd for OnRows<'_, '_, '_> {
         // SAFETY: scratch of this thread.
         unsafe { multiply_all(simd, read, strips, rank, Start::Zero, h) };
         let h = Matrix::row_major(&narrow[..read.rows * rank], [read.rows, rank]).transposed();
-        let (output, width) = (&Shared::new(sums), COLUMNS * S::F32_LANES);
-        for first in (0..summed.columns).step_by(width) {
-            let columns = first..summed.columns.min(first + width);
-            let count = columns.len();
-            let right = whole_registers::<S>(summed, columns, strip);
-            let place = Place { output, start: first, row_stride: summed.columns };
-            // SAFETY: the sums are this task's, and zero at first.
-            unsafe { multiply(simd, h, right, count, Start::There, place) };
-        }
+        let place = Place { output: &Shared::new(sums), start: 0, row_stride: summed.columns };
+        // SAFETY: the sums are this task's, and zero at first.
+        unsafe { multiply_in_place(simd, h, summed, Start::There, place, strip) };
     }
-}
-
-/// Columns of a matrix where they are, or packed when its last row ends before the register.
-#[inline(always)]
-fn whole_registers<'a, S: Simd>(
-    matrix: Matrix<'a, f32>,
-    columns: Range<usize>,
-    strip: &'a mut [f32],
-) -> (&'a [f32], usize) {
-    let stride = columns.len().next_multiple_of(S::F32_LANES);
-    if stride == columns.len() {
-        return (&matrix.columns(columns).data[..], matrix.row_stride);
-    }
-    pack(matrix, columns, strip, stride);
-    (&*strip, stride)
 }

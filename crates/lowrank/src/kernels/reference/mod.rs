@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod adapter;
+pub mod attention;
 pub mod conv;
 pub mod embedding;
 pub mod linear;

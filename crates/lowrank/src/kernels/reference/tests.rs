@@ -1,7 +1,7 @@
 //! The referee on trial: worked examples, and central finite differences of every gradient on random problems.
 
 use super::adapter::Adapter;
-use super::{conv, embedding, linear, lstm, norm, softmax};
+use super::{attention, conv, embedding, linear, lstm, norm, softmax};
 use crate::adapter::{GroupMode, Layer, LayerKind};
 use crate::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use crate::random::Random;
@@ -222,6 +222,22 @@ fn softmax_gradients_are_the_finite_differences() {
         let (x, dy) = (draw(&mut random, 3 * width), draw(&mut random, 3 * width));
         let dx = softmax::backward(&softmax::forward(&x, width), &dy, width);
         assert_curved_gradient("dx", &dx, &x, |x| dot(&dy, &softmax::forward(x, width)));
+    }
+}
+
+#[test]
+fn attention_gradients_are_the_finite_differences() {
+    for case in 0..20 {
+        let mut random = Random::new(19, "attention gradients", case);
+        let (queries, keys, head_dim) = (1 + random.below(4), 1 + random.below(4), 1 + random.below(3));
+        let (q, d_o) = (draw(&mut random, queries * head_dim), draw(&mut random, queries * head_dim));
+        let (k, v) = (draw(&mut random, keys * head_dim), draw(&mut random, keys * head_dim));
+        let causal = case % 2 == 0;
+        let loss = |q: &[f64], k: &[f64], v: &[f64]| dot(&d_o, &attention::forward([q, k, v], head_dim, causal));
+        let [dq, dk, dv] = attention::backward([&q, &k, &v], &d_o, head_dim, causal);
+        assert_curved_gradient("dq", &dq, &q, |q| loss(q, &k, &v));
+        assert_curved_gradient("dk", &dk, &k, |k| loss(&q, k, &v));
+        assert_curved_gradient("dv", &dv, &v, |v| loss(&q, &k, v));
     }
 }
 

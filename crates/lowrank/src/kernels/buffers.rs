@@ -15,7 +15,6 @@ use rayon::iter::Either;
 use rayon::prelude::*;
 
 use super::lanes::Lanes;
-use super::shared::Shared;
 
 /// The values a kernel reads, and the place for as many results: another slice, fresh memory, or the same place.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "tasks write rows of one buffer that interleave; the caller keeps them apart")]
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// A slice that several threads write, at places that do not overlap.
 pub(super) struct Shared<'a> {
@@ -18,11 +17,6 @@ unsafe impl Sync for Shared<'_> {}
 impl<'a> Shared<'a> {
     pub fn new(values: &'a mut [f32]) -> Self {
         Self { data: values.as_mut_ptr(), len: values.len(), lifetime: PhantomData }
-    }
-
-    /// Memory that nothing has written yet: before [`Shared::part`] of a place comes [`Shared::write`].
-    pub fn fresh(places: &'a mut [MaybeUninit<f32>]) -> Self {
-        Self { data: places.as_mut_ptr().cast(), len: places.len(), lifetime: PhantomData }
     }
 
     /// Writes values from `start` on.
@@ -42,7 +36,7 @@ impl<'a> Shared<'a> {
     /// `len` values from `start`.
     ///
     /// # Safety
-    /// They have been written. While the part is in use, no other part overlaps it.
+    /// While the part is in use, no other part overlaps it.
     ///
     /// # Panics
     /// When the part reaches beyond the slice.

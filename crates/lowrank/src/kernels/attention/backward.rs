@@ -39,7 +39,11 @@ impl Attention {
         // SAFETY: the tasks cover the heads of every query and key.
         let dq = unsafe {
             written(q.len(), |dq| {
-                dv = written(v.len(), |dv| dk = written(k.len(), |dk| run(dq, dk, dv)));
+                let dq = &Shared::new(dq);
+                dv = written(v.len(), |dv| {
+                    let dv = &Shared::new(dv);
+                    dk = written(k.len(), |dk| run(dq, &Shared::new(dk), dv));
+                });
             })
         };
         [dq, dk, dv]

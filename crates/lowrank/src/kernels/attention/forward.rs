@@ -30,7 +30,7 @@ impl Attention {
         self.check([q, q], [k, v]);
         let chunks = self.queries.div_ceil(QUERIES);
         let mut sums = vec![0.0; self.batch * self.heads * self.queries];
-        let write = |output: &Shared<'_>| {
+        let mut write = |output: &Shared<'_>| {
             let sums = Shared::new(&mut sums);
             (0..self.batch * self.heads * chunks).into_par_iter().for_each(|task| {
                 let (head, first) = (task / chunks, task % chunks * QUERIES);
@@ -44,7 +44,7 @@ impl Attention {
             });
         };
         // SAFETY: the tasks cover the heads of every query.
-        let o = unsafe { written(q.len(), write) };
+        let o = unsafe { written(q.len(), |o| write(&Shared::new(o))) };
         (o, sums)
     }
 }

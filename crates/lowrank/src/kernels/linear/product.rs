@@ -71,7 +71,7 @@ pub(super) fn product(
         }
     };
     // SAFETY: the strips cover the columns, and the chunks the rows.
-    unsafe { written(rows * columns, write) }
+    unsafe { written(rows * columns, |y| write(&Shared::new(y))) }
 }
 
 /// Some rows of a strip of the output.

@@ -18,6 +18,8 @@ mod versions;
 use std::path::PathBuf;
 
 fn main() -> anyhow::Result<()> {
+    // As the command does.
+    lowrank::memory::keep_pages();
     args::run()
 }
 

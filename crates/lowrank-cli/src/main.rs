@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    lowrank::memory::keep_pages();
     match args::Cli::try_parse() {
         Ok(cli) => commands::run(cli),
         Err(error) => commands::usage(&error),

@@ -16,6 +16,7 @@ pub mod float;
 pub mod geometry;
 pub mod init;
 pub mod kernels;
+pub mod memory;
 pub mod random;
 pub mod suggest;
 pub mod target;

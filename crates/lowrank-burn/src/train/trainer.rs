@@ -107,7 +107,8 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self) -> Result<Step> {
         let learning_rate = self.schedule.lr(self.step);
         self.device.seed(Random::new(self.seed, "dropout", self.step).bits());
-        let (loss, mut grads) = self.gradients()?;
+        // On a thread of the pool: from any other, every kernel would first be handed over to it.
+        let (loss, mut grads) = rayon::join(|| self.gradients(), || ()).0?;
         self.step += 1;
         if let Some(reason) = self.unusable(loss, &grads) {
             return self.skip(reason);

@@ -51,7 +51,7 @@ pub(super) enum Start<'a> {
     There,
 }
 
-impl<'a> Start<'a> {
+impl Start<'_> {
     #[inline(always)]
     fn columns(self, columns: Range<usize>) -> Self {
         match self {

@@ -6,13 +6,15 @@
 //! large dilations end: a tap is an offset afterwards), and multiplies packed weights with it in registers. The input
 //! gradient is the same product with the weights transposed, one pass for each phase of the stride. The gradients of the
 //! factors are sums along the columns of two windows, so the dense weight gradient never exists: `h = A * x` and
-//! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. Three kinds of geometry leave the registers of
-//! that path half empty and have their own: `depthwise`, `patches` for few channels under a wide stride, and `short` for
-//! large batches of a few positions.
+//! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. With enough channels, forward and input gradient
+//! take fewer multiplications than taps: `winograd`, twice as fast for a kernel of three. Three kinds of geometry leave
+//! the registers of that path half empty and have their own: `depthwise`, `patches` for few channels under a wide stride,
+//! and `short` for large batches of a few positions.
 //!
 //! Scratch: the weight twice, folded and packed, shared by all threads; and a window for each thread, of about
 //! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
-//! further apart than the tile is wide). Sums are split by the shape, never by threads: the same bits for any number of them.
+//! further apart than the tile is wide); in `winograd` up to 7/4 of the weight in its place. A thread keeps both for the
+//! next call, packed weights up to 16 MB. Sums are split by the shape, never by threads: the same bits for any number of them.
 
 mod depthwise;
 mod direct;

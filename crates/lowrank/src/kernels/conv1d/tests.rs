@@ -208,12 +208,15 @@ proptest! {
 #[test]
 fn random_cases_take_every_way() {
     let mut runner = TestRunner::deterministic();
-    let mut taken = [0; 4];
+    let mut taken = [0; 5];
+    winograd::FORCED.set(Some(true));
     for _ in 0..2000 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
         if problem.output_length().is_ok() {
-            let ways = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem), true];
+            let taps: Vec<_> = (0..problem.taps()).collect();
+            let filtered = winograd::Scheme::new(&window::Reading::of(&case.geometry), &taps).is_some();
+            let ways = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem), filtered, true];
             taken[ways.into_iter().position(|fits| fits).unwrap()] += 1;
         }
     }

@@ -70,6 +70,7 @@ impl Values {
         ]
     }
 
+    #[expect(clippy::many_single_char_names, reason = "the names of the equation")]
     fn reference(&self, case: Case) -> [Vec<f64>; 6] {
         let Case { inputs, outputs, rank, .. } = case;
         let (x, dy, a, b, w) = (wide(&self.x), wide(&self.dy), wide(&self.a), wide(&self.b), wide(&self.w));

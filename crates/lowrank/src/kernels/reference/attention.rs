@@ -1,5 +1,7 @@
 //! Scaled dot-product attention of one head.
 
+#![expect(clippy::many_single_char_names, reason = "the names of the literature")]
+
 use super::softmax;
 
 /// `p (queries, keys)`: the softmax of `q·kᵀ / √head_dim`, where a query sees the keys up to its own place if `causal`.
@@ -27,6 +29,9 @@ pub fn forward([q, k, v]: [&[f64]; 3], head_dim: usize, causal: bool) -> Vec<f64
 }
 
 /// `[dq, dk, dv]`, the gradients of `Σ d_o·forward`.
+///
+/// # Panics
+/// When `head_dim` does not fit 32 bits.
 #[must_use]
 pub fn backward([q, k, v]: [&[f64]; 3], d_o: &[f64], head_dim: usize, causal: bool) -> [Vec<f64>; 3] {
     let p = probabilities(q, k, head_dim, causal);

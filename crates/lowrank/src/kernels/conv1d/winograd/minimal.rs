@@ -137,6 +137,7 @@ impl Minimal<4, 7> for Four {
 
 /// `Σ factors[i]·x[i]` over factors that are not zero; they are constants.
 #[inline(always)]
+#[expect(clippy::float_cmp, reason = "constants are zero and one exactly")]
 fn sum<S: Simd, const I: usize>(simd: S, factors: &[f32; I], x: &[S::f32s; I]) -> S::f32s {
     let mut sum = simd.splat_f32s(0.0);
     let mut first = true;
@@ -171,8 +172,8 @@ const fn even_and_odd<const E: usize>(mut rows: [[f32; E]; E]) -> [[f32; E]; E] 
         let mut i = 0;
         while i < E {
             let (plus, minus) = (rows[pair][i], rows[pair + 1][i]);
-            rows[pair][i] = (plus + minus) / 2.0;
-            rows[pair + 1][i] = (plus - minus) / 2.0;
+            rows[pair][i] = plus.midpoint(minus);
+            rows[pair + 1][i] = plus.midpoint(-minus);
             i += 1;
         }
         pair += 2;
@@ -186,8 +187,8 @@ const fn sums_and_differences<const E: usize>(mut rows: [[f32; E]; OUTPUTS]) -> 
         let mut pair = 1;
         while pair + 1 < E {
             let (plus, minus) = (rows[i][pair], rows[i][pair + 1]);
-            rows[i][pair] = (plus + minus) / 2.0;
-            rows[i][pair + 1] = (plus - minus) / 2.0;
+            rows[i][pair] = plus.midpoint(minus);
+            rows[i][pair + 1] = plus.midpoint(-minus);
             pair += 2;
         }
         i += 1;

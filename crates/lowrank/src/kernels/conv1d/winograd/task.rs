@@ -150,18 +150,18 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
         let blocks = tile.blocks + run.filters;
         read(pass, tile, sizes, run, blocks, signal, line, rows);
         let window = &mut window[index * E * sizes.source..];
-        let mut lane = 0;
-        while lane < (blocks - 1) * tile.width {
+        let mut start = 0;
+        while start < (blocks - 1) * tile.width {
             let mut x = [simd.splat_f32s(0.0); E];
             for i in 0..E {
-                let at = i % OUTPUTS * sizes.split + i / OUTPUTS * tile.width + lane;
+                let at = i % OUTPUTS * sizes.split + i / OUTPUTS * tile.width + start;
                 x[i] = load(simd, &rows[at..]);
             }
-            let values = M::inputs(simd, &x);
+            let transformed = M::inputs(simd, &x);
             for e in 0..E {
-                store(simd, values[e], &mut window[e * sizes.source + lane..]);
+                store(simd, transformed[e], &mut window[e * sizes.source + start..]);
             }
-            lane += S::F32_LANES;
+            start += S::F32_LANES;
         }
     }
     for (index, run) in pass.scheme.single.iter().enumerate() {
@@ -296,25 +296,25 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> Back<'_, M, R, E> {
         let sizes = self.sizes;
         let bias = simd.splat_f32s(self.epilogue.bias.map_or(0.0, |bias| bias[row]));
         let singles = !self.pass.scheme.single.is_empty();
-        let mut lane = 0;
-        while lane < sizes.lanes {
-            let mut products_of = [simd.splat_f32s(0.0); E];
+        let mut start = 0;
+        while start < sizes.lanes {
+            let mut points = [simd.splat_f32s(0.0); E];
             for e in 0..E {
-                products_of[e] = load(simd, &products[e * stride + lane..]);
+                points[e] = load(simd, &products[e * stride + start..]);
             }
-            let mut y = M::outputs(simd, products_of);
+            let mut y = M::outputs(simd, points);
             for i in 0..OUTPUTS {
                 let mut value = Lanes::new(simd, y[i]) + Lanes::new(simd, bias);
                 if singles {
-                    value = value + Lanes::new(simd, load(simd, &products[(E + i) * stride + lane..]));
+                    value = value + Lanes::new(simd, load(simd, &products[(E + i) * stride + start..]));
                 }
                 if self.epilogue.activation != Activation::Identity {
                     value = self.epilogue.activation.apply(value);
                 }
                 y[i] = value.value();
-                store(simd, y[i], &mut rows[i * sizes.sums + lane..]);
+                store(simd, y[i], &mut rows[i * sizes.sums + start..]);
             }
-            lane += S::F32_LANES;
+            start += S::F32_LANES;
         }
         self.write(row, rows, line);
     }

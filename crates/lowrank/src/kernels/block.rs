@@ -54,15 +54,37 @@ pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
     a: Scalars<'_>,
     b: Rows<'_>,
 ) {
+    // A copy that nothing points to stays in registers; the place it came from would be written at every step.
+    *sums = added(simd, *sums, a, b);
+}
+
+/// As [`multiply`], of sums that begin with zero.
+///
+/// # Panics
+/// When a factor does not hold what is asked of it.
+#[inline(always)]
+pub(super) fn product<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    a: Scalars<'_>,
+    b: Rows<'_>,
+) -> [[S::f32s; N]; M] {
+    added(simd, [[simd.splat_f32s(0.0); N]; M], a, b)
+}
+
+#[inline(always)]
+fn added<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    mut lanes: [[S::f32s; N]; M],
+    a: Scalars<'_>,
+    b: Rows<'_>,
+) -> [[S::f32s; N]; M] {
     let steps = b.taps.len() * b.depth;
     if steps == 0 {
-        return;
+        return lanes;
     }
     assert!((M - 1) * a.row_stride + (steps - 1) * a.step_stride < a.data.len(), "steps beyond the scalars");
     let furthest = b.taps.iter().fold(0, |furthest, tap| furthest.max(*tap));
     assert!(furthest + (b.depth - 1) * b.row_stride + N * S::F32_LANES <= b.data.len(), "steps beyond the rows");
-    // A copy that nothing points to stays in registers; the place it came from would be written at every step.
-    let mut lanes = *sums;
     let mut scalar = a.data.as_ptr();
     for &tap in b.taps {
         let mut row = b.data.as_ptr().wrapping_add(tap);
@@ -84,7 +106,7 @@ pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
             row = row.wrapping_add(b.row_stride);
         }
     }
-    *sums = lanes;
+    lanes
 }
 
 /// `sums[p][q] += Σ_t a[p, t] · b[q, t]` over whole registers of `length`.

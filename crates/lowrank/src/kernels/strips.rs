@@ -15,7 +15,7 @@ use pulp::{Simd, WithSimd};
 
 use super::block::{self, COLUMNS, Rows, Scalars};
 use super::gemm::Matrix;
-use super::lanes::arch;
+use super::lanes::{Lanes, arch};
 use super::shared::Shared;
 
 /// Steps of a product at a time: as many rows of a strip take three quarters of the first-level cache.
@@ -81,10 +81,11 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
         }
         return;
     }
-    // Sixteen rows at a time: a line of the cache of each column, where the columns are what is contiguous.
-    for (block, to) in strip.chunks_mut(16 * stride).enumerate() {
+    // Some lines of the cache of each column at a time, where the columns are what is contiguous.
+    const RUN: usize = 64;
+    for (block, to) in strip.chunks_mut(RUN * stride).enumerate() {
         for column in 0..count {
-            let from = &matrix.data[block * 16 * matrix.row_stride + column * matrix.column_stride..];
+            let from = &matrix.data[block * RUN * matrix.row_stride + column * matrix.column_stride..];
             let to = to[column..].iter_mut().step_by(stride);
             if matrix.row_stride == 1 {
                 to.zip(from).for_each(|(to, value)| *to = *value);
@@ -221,18 +222,22 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.count.div_ceil(S::F32_LANES) {
-            0 => {}
-            1 => self.all::<S, 1>(simd),
-            2 => self.all::<S, 2>(simd),
-            _ => self.all::<S, COLUMNS>(simd),
+        let whole = self.count.is_multiple_of(S::F32_LANES);
+        match (self.count.div_ceil(S::F32_LANES), whole) {
+            (0, _) => {}
+            (1, true) => self.all::<S, 1, true>(simd),
+            (1, false) => self.all::<S, 1, false>(simd),
+            (2, true) => self.all::<S, 2, true>(simd),
+            (2, false) => self.all::<S, 2, false>(simd),
+            (_, true) => self.all::<S, COLUMNS, true>(simd),
+            (_, false) => self.all::<S, COLUMNS, false>(simd),
         }
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn all<S: Simd, const N: usize>(self, simd: S) {
+    fn all<S: Simd, const N: usize, const WHOLE: bool>(self, simd: S) {
         let Matrix { rows, columns: depth, .. } = self.left;
         for first in (0..rows).step_by(ROWS) {
             let end = rows.min(first + ROWS);
@@ -243,16 +248,16 @@ impl Product<'_> {
                 while row < end {
                     let left = end - row;
                     if left >= 8 && block::rows::<S>() == 8 {
-                        self.block::<S, 8, N>(simd, row, steps.clone(), start);
+                        self.block::<S, 8, N, WHOLE>(simd, row, steps.clone(), start);
                         row += 8;
                     } else if left >= 4 {
-                        self.block::<S, 4, N>(simd, row, steps.clone(), start);
+                        self.block::<S, 4, N, WHOLE>(simd, row, steps.clone(), start);
                         row += 4;
                     } else if left >= 2 {
-                        self.block::<S, 2, N>(simd, row, steps.clone(), start);
+                        self.block::<S, 2, N, WHOLE>(simd, row, steps.clone(), start);
                         row += 2;
                     } else {
-                        self.block::<S, 1, N>(simd, row, steps.clone(), start);
+                        self.block::<S, 1, N, WHOLE>(simd, row, steps.clone(), start);
                         row += 1;
                     }
                 }
@@ -261,7 +266,7 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const M: usize, const N: usize>(
+    fn block<S: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         self,
         simd: S,
         row: usize,
@@ -269,18 +274,6 @@ impl Product<'_> {
         start: Start<'_>,
     ) {
         let Self { left, right: (right, row_stride), count, place, .. } = self;
-        let at = |m: usize| place.start + (row + m) * place.row_stride;
-        let mut sums = [[simd.splat_f32s(0.0); N]; M];
-        match start {
-            Start::Zero => {}
-            Start::Bias(bias) => sums = [read(simd, bias); M],
-            Start::There => {
-                for m in 0..M {
-                    // SAFETY: by the promise of who called `multiply`.
-                    sums[m] = read(simd, unsafe { place.output.part(at(m), count) });
-                }
-            }
-        }
         let Matrix { data, row_stride: rows, column_stride: columns, .. } = left;
         let a = Scalars {
             data: &data[(row * rows + steps.start * columns).min(data.len())..],
@@ -288,29 +281,26 @@ impl Product<'_> {
             step_stride: columns,
         };
         let data = &right[(steps.start * row_stride).min(right.len())..];
-        block::multiply(simd, &mut sums, a, Rows { data, row_stride, taps: &[0], depth: steps.len() });
+        // What the sums begin with is added at the end: an array that is filled before a loop stays in memory.
+        let sums: [[S::f32s; N]; M] =
+            block::product(simd, a, Rows { data, row_stride, taps: &[0], depth: steps.len() });
         for m in 0..M {
-            let sums: &[f32] = cast_slice(sums[m].as_slice());
-            // SAFETY: by the promise of who called `multiply`.
-            unsafe {
-                // Of a length that is known, a copy is stores of registers.
-                if count == sums.len() {
-                    place.output.write(at(m), sums);
-                } else {
-                    place.output.write(at(m), &sums[..count]);
-                }
+            let at = place.start + (row + m) * place.row_stride;
+            for n in 0..N {
+                let from = n * S::F32_LANES;
+                // A length that is known makes loads and stores of registers.
+                let len = if WHOLE { S::F32_LANES } else { S::F32_LANES.min(count - from) };
+                let sum = Lanes::new(simd, sums[m][n]);
+                let sum = match start {
+                    Start::Zero => sum,
+                    Start::Bias(bias) => sum + Lanes::load(simd, &bias[from..from + len]),
+                    // SAFETY: by the promise of who called `multiply`.
+                    Start::There => sum + Lanes::load(simd, unsafe { place.output.part(at + from, len) }),
+                };
+                let sum = [sum.value()];
+                // SAFETY: by the promise of who called `multiply`.
+                unsafe { place.output.write(at + from, &cast_slice(&sum)[..len]) };
             }
         }
     }
-}
-
-#[inline(always)]
-fn read<S: Simd, const N: usize>(simd: S, values: &[f32]) -> [S::f32s; N] {
-    let mut registers = [simd.splat_f32s(0.0); N];
-    for n in 0..N {
-        let from = (n * S::F32_LANES).min(values.len());
-        let to = (from + S::F32_LANES).min(values.len());
-        registers[n] = simd.partial_load_f32s(&values[from..to]);
-    }
-    registers
 }

@@ -69,6 +69,9 @@ pub(super) struct Place<'a> {
     pub row_stride: usize,
 }
 
+/// Rows packed at a time where columns are what is contiguous: some lines of the cache of each.
+const RUN: usize = 64;
+
 /// The strip of `matrix` with these columns, zeros beside them: rows of `stride` values.
 pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [f32], stride: usize) {
     let count = columns.len();
@@ -81,8 +84,6 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
         }
         return;
     }
-    // Some lines of the cache of each column at a time, where the columns are what is contiguous.
-    const RUN: usize = 64;
     for (block, to) in strip.chunks_mut(RUN * stride).enumerate() {
         for column in 0..count {
             let from = &matrix.data[block * RUN * matrix.row_stride + column * matrix.column_stride..];

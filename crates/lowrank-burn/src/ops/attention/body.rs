@@ -1,5 +1,7 @@
 //! What a backend computes: the default in Burn's operations.
 
+#![expect(clippy::many_single_char_names, reason = "the names of the literature")]
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{FloatDType, Shape, TensorData};
@@ -63,9 +65,9 @@ pub(super) fn backward<B: Backend>(
     let p = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), heads), sums));
     let dv = B::float_matmul(across(p.clone()), d_o.clone());
     let dp = B::float_matmul(d_o, across(v));
-    let share = B::float_sum_dim(B::float_mul(p.clone(), dp.clone()), 3);
+    let weighted = B::float_sum_dim(B::float_mul(p.clone(), dp.clone()), 3);
     let scale = scale(&q.shape());
-    let ds = B::float_mul_scalar(B::float_mul(p, B::float_sub(dp, share)), scale);
+    let ds = B::float_mul_scalar(B::float_mul(p, B::float_sub(dp, weighted)), scale);
     let dk = B::float_matmul(across(ds.clone()), q);
     [B::float_matmul(ds, k), dk, dv].map(join::<B>)
 }

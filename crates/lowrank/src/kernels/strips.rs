@@ -23,6 +23,9 @@ const DEPTH: usize = 128;
 /// Rows of the left factor at a time: those steps of them take as much of the second-level cache.
 const ROWS: usize = 64;
 
+/// Rows of a strip that are packed at a time: some lines of the cache of each column, where columns are contiguous.
+const RUN: usize = 64;
+
 /// Values of a register on this machine.
 fn lanes() -> usize {
     struct Count;

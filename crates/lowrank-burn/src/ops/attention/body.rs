@@ -1,7 +1,5 @@
 //! What a backend computes: the default in Burn's operations.
 
-#![expect(clippy::many_single_char_names, reason = "the names of the literature")]
-
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{FloatDType, Shape, TensorData};
@@ -40,10 +38,10 @@ pub(super) fn forward<B: Backend>(
     v: FloatTensor<B>,
     heads: Heads,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let s = scores::<B>(split::<B>(q, heads), split::<B>(k, heads), heads);
-    let shape = s.shape();
-    let largest = B::float_max_dim(s.clone(), 3);
-    let powers = B::float_exp(B::float_sub(s, largest.clone()));
+    let scores = scores::<B>(split::<B>(q, heads), split::<B>(k, heads), heads);
+    let shape = scores.shape();
+    let largest = B::float_max_dim(scores.clone(), 3);
+    let powers = B::float_exp(B::float_sub(scores, largest.clone()));
     let sum = B::float_sum_dim(powers.clone(), 3);
     let o = B::float_matmul(B::float_div(powers, sum.clone()), split::<B>(v, heads));
     let sums = B::float_add(B::float_log(sum), largest);
@@ -65,9 +63,9 @@ pub(super) fn backward<B: Backend>(
     let p = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), heads), sums));
     let dv = B::float_matmul(across(p.clone()), d_o.clone());
     let dp = B::float_matmul(d_o, across(v));
-    let weighted = B::float_sum_dim(B::float_mul(p.clone(), dp.clone()), 3);
+    let mean = B::float_sum_dim(B::float_mul(p.clone(), dp.clone()), 3);
     let scale = scale(&q.shape());
-    let ds = B::float_mul_scalar(B::float_mul(p, B::float_sub(dp, weighted)), scale);
+    let ds = B::float_mul_scalar(B::float_mul(p, B::float_sub(dp, mean)), scale);
     let dk = B::float_matmul(across(ds.clone()), q);
     [B::float_matmul(ds, k), dk, dv].map(join::<B>)
 }

@@ -62,11 +62,11 @@ pub(super) fn low_rank_forward<B: Backend>(
     bias: FloatTensor<B>,
     scale: f32,
 ) -> FloatTensor<B> {
-    let h = B::float_mul_scalar(product::<B>(rows::<B>(x.clone()), transposed::<B>(a)), Scalar::from(scale));
-    let h = product::<B>(h, transposed::<B>(b));
+    let low = B::float_mul_scalar(product::<B>(rows::<B>(x.clone()), transposed::<B>(a)), Scalar::from(scale));
+    let low = product::<B>(low, transposed::<B>(b));
     let y = dense_forward::<B>(x, weight, bias);
     let shape = y.shape();
-    B::float_add(y, B::float_reshape(h, shape))
+    B::float_add(y, B::float_reshape(low, shape))
 }
 
 /// The default of [`LinearBody::low_rank_backward`].

@@ -97,7 +97,7 @@ impl WithSimd for OnHead<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { task: Task { shape, q, k, v, d_o, sums, places: [of_dq, of_dk, of_dv] }, memory } = self;
+        let Self { task: Task { shape, q, k, v, d_o, sums, places }, memory } = self;
         let [keys_across, values_across, keys, p_memory, ds_memory, dk, dv, strip] = memory;
         let keys_across = Strips::pack(k.transposed(), keys_across);
         let values_across = Strips::pack(v.transposed(), values_across);
@@ -109,7 +109,7 @@ impl WithSimd for OnHead<'_, '_> {
             softmax_again(simd, shape, &mut p, &sums[block.clone()]);
             let mut ds = Scores::new(simd, shape, d_o, values_across, block.clone(), ds_memory);
             softmax_backward(simd, shape, &p, &mut ds);
-            let place = Place { start: of_dq.start + block.start * of_dq.row_stride, ..of_dq };
+            let place = Place { start: places[0].start + block.start * places[0].row_stride, ..places[0] };
             // SAFETY: a head is written by its task alone.
             unsafe { multiply_all(simd, ds.matrix(), keys, shape.head_dim, Start::Zero, place) };
             for (left, right, sums) in [(&p, d_o, &mut *dv), (&ds, q, &mut *dk)] {
@@ -119,7 +119,7 @@ impl WithSimd for OnHead<'_, '_> {
                 unsafe { multiply_in_place(simd, left, right, Start::There, place, strip) };
             }
         }
-        for (gradient, place) in [(dk, of_dk), (dv, of_dv)] {
+        for (gradient, place) in [(dk, places[1]), (dv, places[2])] {
             for (row, values) in gradient.chunks_exact(shape.head_dim).enumerate() {
                 // SAFETY: a head is written by its task alone.
                 unsafe { place.output.write(place.start + row * place.row_stride, values) };

@@ -72,12 +72,12 @@ pub(super) fn softmax<S: Simd>(simd: S, shape: &Attention, scores: &mut Scores<'
             |[p]| p,
         );
         *log_sum = sum.ln() + largest * scale;
-        let share = 1.0 / sum;
+        let inverse = 1.0 / sum;
         Buffers::from(row).map(
             simd,
             [],
             #[inline(always)]
-            |p, []| p * share,
+            |p, []| p * inverse,
         );
         unseen.fill(0.0);
     }
@@ -108,7 +108,7 @@ pub(super) fn softmax_backward<S: Simd>(simd: S, shape: &Attention, p: &Scores<'
         let seen = shape.seen(query);
         let (row, unseen) = dp_row[..dp.seen].split_at_mut(seen);
         let p_row = &p_row[..seen];
-        let share = sum(
+        let mean = sum(
             simd,
             [p_row, &*row],
             #[inline(always)]
@@ -118,7 +118,7 @@ pub(super) fn softmax_backward<S: Simd>(simd: S, shape: &Attention, p: &Scores<'
             simd,
             [p_row],
             #[inline(always)]
-            |dp, [p]: [Lanes<S>; 1]| (dp - share) * p * scale,
+            |dp, [p]: [Lanes<S>; 1]| (dp - mean) * p * scale,
         );
         unseen.fill(0.0);
     }

@@ -11,6 +11,7 @@
 //!
 //! Sums are split by the shape, never by threads: the same bits for any number of them.
 
+mod few;
 mod low_rank_gradients;
 mod product;
 

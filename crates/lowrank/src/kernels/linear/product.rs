@@ -13,16 +13,15 @@ use super::super::gemm::Matrix;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
-use super::super::strips::{Place, Start, multiply, multiply_in_place, pack, width};
+use super::super::strips::{Place, Start, multiply, pack, width};
+use super::few;
 
 /// Tasks that are enough, and rows that are worth the packing of a strip.
 const TASKS: usize = 8;
 const ROWS: usize = 256;
-/// Rows so few that packing the right factor would take longer than the product.
-const FEW: usize = 8;
-/// Values of the right factor in a task for few rows, and its rows at a time: each is a stream of memory.
-const SHARE: usize = 1 << 17;
-const STREAMS: usize = 8;
+/// Values of the right factor in a task of a few rows, and how many of its columns at least.
+const SHARE: usize = 1 << 18;
+const COLUMNS: usize = 512;
 /// Multiplications that one core is done with before another has begun.
 const SMALL: usize = 1 << 16;
 
@@ -46,10 +45,10 @@ pub(super) fn product(
     [rows, columns]: [usize; 2],
 ) -> Vec<f32> {
     let depth: usize = terms.iter().map(|(left, _)| left.columns).sum();
-    let in_place = |right: &Right<'_>| right.matrix.column_stride == 1 && right.update.is_none();
-    let few = rows <= FEW && terms.iter().all(|(_, right)| in_place(right));
+    let few = terms.iter().all(|(left, right)| right.update.is_none() && few::takes(*left, right.matrix));
     let (width, height) = if few {
-        ((SHARE / depth.max(1)).next_multiple_of(width()), rows)
+        let tasks = (columns * depth / SHARE).clamp(1, (columns / COLUMNS).max(1));
+        (columns.div_ceil(tasks).next_multiple_of(width()), rows)
     } else {
         let chunks = (TASKS / columns.div_ceil(width()).max(1)).min(rows / ROWS).max(1);
         (width(), rows.div_ceil(chunks).next_multiple_of(8))
@@ -61,7 +60,8 @@ pub(super) fn product(
             let strip = first..columns.min(first + width);
             let start = bias.map_or(Start::Zero, |bias| Start::Bias(&bias[strip.clone()]));
             let place = Place { output, start: row * columns + first, row_stride: columns };
-            Task { terms, columns: strip, rows: row..rows.min(row + height), start, place }.run(few);
+            let task = Task { terms, columns: strip, rows: row..rows.min(row + height), start, place };
+            if few { few::run(&task) } else { task.run() }
         };
         let tasks = columns.div_ceil(width) * chunks;
         if tasks == 1 || rows * columns * depth < SMALL {
@@ -75,26 +75,20 @@ pub(super) fn product(
 }
 
 /// Some rows of a strip of the output.
-struct Task<'a> {
-    terms: &'a [(Matrix<'a, f32>, Right<'a>)],
-    columns: Range<usize>,
-    rows: Range<usize>,
-    start: Start<'a>,
-    place: Place<'a>,
+pub(super) struct Task<'a> {
+    pub terms: &'a [(Matrix<'a, f32>, Right<'a>)],
+    pub columns: Range<usize>,
+    pub rows: Range<usize>,
+    /// Of the columns.
+    pub start: Start<'a>,
+    pub place: Place<'a>,
 }
 
 impl Task<'_> {
-    fn run(self, few: bool) {
+    fn run(self) {
         let rank = |right: &Right<'_>| right.update.map_or(0, |[_, second]| second.rows);
-        let rows = |right: &Right<'_>| right.matrix.rows + rank(right);
-        let rows = if few { STREAMS } else { self.terms.iter().map(|(_, right)| rows(right)).max().unwrap_or(0) };
-        scratch::with(rows * width(), |memory| {
-            if few {
-                arch().dispatch(InPlace { task: self, memory });
-            } else {
-                arch().dispatch(Packed { task: self, memory });
-            }
-        });
+        let rows = self.terms.iter().map(|(_, right)| right.matrix.rows + rank(right)).max().unwrap_or(0);
+        scratch::with(rows * width(), |memory| arch().dispatch(Packed { task: self, memory }));
     }
 }
 
@@ -125,31 +119,6 @@ impl WithSimd for Packed<'_, '_> {
             // SAFETY: a strip of rows is written by its task alone; after the first term it has been.
             unsafe { multiply(simd, left.rows(rows.clone()), (strip, stride), count, start, place) };
             start = Start::There;
-        }
-    }
-}
-
-/// With the right factors where they are, read once and in order.
-struct InPlace<'a, 'm> {
-    task: Task<'a>,
-    memory: &'m mut [f32],
-}
-
-impl WithSimd for InPlace<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { task: Task { terms, columns, rows, mut start, place }, memory } = self;
-        for (left, right) in terms {
-            let (left, right) = (left.rows(rows.clone()), right.matrix.columns(columns.clone()));
-            for first in (0..right.rows.max(1)).step_by(STREAMS) {
-                let steps = first..right.rows.min(first + STREAMS);
-                let (left, right) = (left.columns(steps.clone()), right.rows(steps));
-                // SAFETY: the columns are written by their task alone; after the first steps they have been.
-                unsafe { multiply_in_place(simd, left, right, start, place, memory) };
-                start = Start::There;
-            }
         }
     }
 }

@@ -1,12 +1,18 @@
 //! Scaled dot-product attention of one head.
 
-#![expect(clippy::many_single_char_names, reason = "the names of the literature")]
+#![expect(clippy::many_single_char_names, reason = "the names of the equations")]
 
 use super::softmax;
 
+/// `√head_dim`.
+#[expect(clippy::cast_precision_loss, reason = "a head has few columns")]
+fn root(head_dim: usize) -> f64 {
+    (head_dim as f64).sqrt()
+}
+
 /// `p (queries, keys)`: the softmax of `q·kᵀ / √head_dim`, where a query sees the keys up to its own place if `causal`.
 fn probabilities(q: &[f64], k: &[f64], head_dim: usize, causal: bool) -> Vec<f64> {
-    let scale = f64::from(u32::try_from(head_dim).expect("a small head")).sqrt();
+    let scale = root(head_dim);
     let score = |i: usize, q: &[f64], j: usize, k: &[f64]| {
         let product: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
         if causal && j > i { f64::NEG_INFINITY } else { product / scale }
@@ -29,14 +35,11 @@ pub fn forward([q, k, v]: [&[f64]; 3], head_dim: usize, causal: bool) -> Vec<f64
 }
 
 /// `[dq, dk, dv]`, the gradients of `Σ d_o·forward`.
-///
-/// # Panics
-/// When `head_dim` does not fit 32 bits.
 #[must_use]
 pub fn backward([q, k, v]: [&[f64]; 3], d_o: &[f64], head_dim: usize, causal: bool) -> [Vec<f64>; 3] {
     let p = probabilities(q, k, head_dim, causal);
     let keys = k.len() / head_dim;
-    let scale = f64::from(u32::try_from(head_dim).expect("a small head")).sqrt();
+    let scale = root(head_dim);
     let (mut dp, mut dv) = (vec![0.0; p.len()], vec![0.0; v.len()]);
     for at in 0..p.len() {
         let (i, j) = (at / keys, at % keys);

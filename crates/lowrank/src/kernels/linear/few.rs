@@ -1,0 +1,134 @@
+//! Products of a few rows, which take as long as the right factor takes to be read: it is read once, where it is.
+
+#![expect(unsafe_code, reason = "tasks write their own columns of one output")]
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
+use pulp::{Simd, WithSimd};
+
+use super::super::buffers::Buffers;
+use super::super::gemm::Matrix;
+use super::super::lanes::{Lanes, arch};
+use super::super::reduce::sum;
+use super::super::scratch;
+use super::super::strips::{Start, multiply_in_place, width};
+use super::product::Task;
+
+/// Rows so few that packing the right factor would take longer than the product.
+pub(super) const ROWS: usize = 8;
+/// Rows of the right factor that are added to one or two rows at a time, each a stream of memory; and to more rows.
+const STREAMS: usize = 4;
+const STEPS: usize = 32;
+/// Columns for which such streams stay in the first-level cache, to be read for the second row.
+const COLUMNS: usize = 512;
+
+/// Whether [`run`] takes these factors.
+pub(super) fn takes(left: Matrix<'_, f32>, right: Matrix<'_, f32>) -> bool {
+    left.rows <= ROWS && left.column_stride == 1 && (right.column_stride == 1 || right.row_stride == 1)
+}
+
+/// Computes a task of factors that [`takes`] lets through.
+pub(super) fn run(task: &Task<'_>) {
+    scratch::with(STEPS * width(), |strip| arch().dispatch(Few { task, strip }));
+}
+
+struct Few<'t, 'a, 'm> {
+    task: &'t Task<'a>,
+    strip: &'m mut [f32],
+}
+
+impl WithSimd for Few<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { task, strip } = self;
+        let zeros = vec![0.0; task.columns.len()];
+        let start = if let Start::Bias(bias) = task.start { bias } else { &zeros };
+        for row in task.rows.clone() {
+            // SAFETY: the columns are written by their task alone.
+            unsafe { task.place.output.write(task.place.start + row * task.place.row_stride, start) };
+        }
+        for (left, right) in task.terms {
+            let right = right.matrix.columns(task.columns.clone());
+            if right.column_stride != 1 {
+                task.rows.clone().for_each(|row| dots(simd, row_of(*left, row), right, task.output(row)));
+            } else if task.rows.len() > 2 {
+                for first in (0..right.rows).step_by(STEPS) {
+                    let steps = first..right.rows.min(first + STEPS);
+                    let (left, right) = (left.columns(steps.clone()), right.rows(steps));
+                    // SAFETY: the columns are written by their task alone, and have been above.
+                    unsafe { multiply_in_place(simd, left, right, Start::There, task.place, strip) };
+                }
+            } else {
+                for first in (0..right.columns).step_by(COLUMNS) {
+                    let columns = first..right.columns.min(first + COLUMNS);
+                    let right = right.columns(columns.clone());
+                    for step in (0..right.rows).step_by(STREAMS) {
+                        let steps = step..right.rows.min(step + STREAMS);
+                        let right = right.rows(steps.clone());
+                        for row in task.rows.clone() {
+                            let x = &row_of(*left, row)[steps.clone()];
+                            add(simd, x, right, &mut task.output(row)[columns.clone()]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// A row of the output.
+    #[expect(clippy::mut_from_ref, reason = "one row at a time, of columns that are the task's")]
+    fn output(&self, row: usize) -> &mut [f32] {
+        let start = self.place.start + row * self.place.row_stride;
+        // SAFETY: the columns are used by their task alone, and written before they are read.
+        unsafe { self.place.output.part(start, self.columns.len()) }
+    }
+}
+
+fn row_of(matrix: Matrix<'_, f32>, row: usize) -> &[f32] {
+    &matrix.data[row * matrix.row_stride..][..matrix.columns]
+}
+
+/// `y[column] += Σ_step x[step] · right[step, column]`, with the columns of `right` contiguous.
+#[inline(always)]
+fn dots<S: Simd>(simd: S, x: &[f32], right: Matrix<'_, f32>, y: &mut [f32]) {
+    for (column, y) in y.iter_mut().enumerate() {
+        let values = &right.data[column * right.column_stride..][..right.rows];
+        *y += sum(
+            simd,
+            [x, values],
+            #[inline(always)]
+            |[x, value]| x * value,
+        );
+    }
+}
+
+/// `y += Σ_step x[step] · right[step]`, of at most [`STREAMS`] steps, with the rows of `right` contiguous.
+#[inline(always)]
+fn add<S: Simd>(simd: S, x: &[f32], right: Matrix<'_, f32>, y: &mut [f32]) {
+    let row = |step: usize| row_of(right, step);
+    if let Ok(x) = <[f32; STREAMS]>::try_from(x) {
+        let rows = [row(0), row(1), row(2), row(3)];
+        Buffers::from(y).map(
+            simd,
+            rows,
+            #[inline(always)]
+            |y, [first, second, third, fourth]: [Lanes<S>; STREAMS]| {
+                // Two sums side by side: a step need not wait for the one before.
+                second.mul_add(x[1], first.mul_add(x[0], y)) + fourth.mul_add(x[3], third * x[2])
+            },
+        );
+        return;
+    }
+    let mut y = y;
+    for (step, &x) in x.iter().enumerate() {
+        y = Buffers::from(y).map(
+            simd,
+            [row(step)],
+            #[inline(always)]
+            |y, [value]: [Lanes<S>; 1]| value.mul_add(x, y),
+        );
+    }
+}

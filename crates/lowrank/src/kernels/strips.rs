@@ -72,9 +72,6 @@ pub(super) struct Place<'a> {
     pub row_stride: usize,
 }
 
-/// Rows packed at a time where columns are what is contiguous: some lines of the cache of each.
-const RUN: usize = 64;
-
 /// The strip of `matrix` with these columns, zeros beside them: rows of `stride` values.
 pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [f32], stride: usize) {
     let count = columns.len();

@@ -1,7 +1,5 @@
 //! What a backend computes: the default in Burn's operations.
 
-#![expect(clippy::many_single_char_names, reason = "the names of the equation")]
-
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;

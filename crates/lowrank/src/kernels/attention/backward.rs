@@ -1,6 +1,5 @@
 //! Gradients of queries, keys and values.
 
-#![expect(clippy::similar_names, reason = "queries, keys, values and their gradients have the names of the literature")]
 #![expect(unsafe_code, reason = "tasks write their own heads of three outputs")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 

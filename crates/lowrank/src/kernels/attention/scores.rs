@@ -1,6 +1,5 @@
 //! A block of rows of the scores.
 
-#![expect(clippy::similar_names, reason = "queries, keys, values and their gradients have the names of the literature")]
 #![expect(unsafe_code, reason = "products write parts of one output")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 

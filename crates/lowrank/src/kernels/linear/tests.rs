@@ -1,7 +1,5 @@
 //! Every kernel against the `f64` reference, on random shapes.
 
-#![expect(clippy::many_single_char_names, reason = "the names of the equations")]
-
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 

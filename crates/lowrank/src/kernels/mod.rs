@@ -14,6 +14,7 @@ pub mod linear;
 pub mod lstm;
 mod math;
 pub mod norm;
+mod parts;
 mod reduce;
 pub mod reference;
 mod scratch;

@@ -49,3 +49,16 @@ pub(super) fn assert_close(name: &str, got: &[f32], exact: &[f64], tolerance: f6
         assert!(error <= tolerance * exact.abs().max(1.0), "{name}[{index}]: {got} instead of {exact}, {error:e} off");
     }
 }
+
+/// Whether sums of `terms` random values are exact within 1e-5 of the largest, or of what is usual for so many: a single
+/// value may be small by chance, its terms are not.
+#[track_caller]
+pub(super) fn assert_sums_close(name: &str, got: &[f32], exact: &[f64], terms: usize) {
+    assert_eq!(got.len(), exact.len(), "{name}");
+    let usual = f64::from(u32::try_from(terms).unwrap()).sqrt();
+    let scale = exact.iter().fold(usual.max(1.0), |largest, value| largest.max(value.abs()));
+    for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
+        let error = (f64::from(*got) - exact).abs();
+        assert!(error <= 1e-5 * scale, "{name}[{index}]: {got} instead of {exact}");
+    }
+}

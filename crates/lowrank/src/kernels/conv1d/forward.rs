@@ -16,7 +16,7 @@ use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
 use super::window::{Layout, Reading};
-use super::winograd::{self, Kernel, Output, Scheme};
+use super::winograd::{Convolution, Kernel, Place, Scheme};
 
 /// Convolves `x (batch, in, length)` into `y (batch, out, columns)`, adds a bias `(out)`, and applies an activation while
 /// the values are in registers.
@@ -55,9 +55,10 @@ fn convolve(problem: &Problem<'_>, x: Signals<'_>, folded: &[f32], epilogue: Epi
     let size = [outputs.channels, inputs.channels];
     let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(size, outputs.length, problem.batch));
     if let Some(scheme) = scheme {
-        let kernel = Kernel { values: folded, size, group: outputs.channels * n, strides };
-        let output = Output { epilogue, ..Output::plain(y, outputs, 0) };
-        return winograd::convolve(&scheme, &reading, (x, problem.batch), (0, outputs.length), &kernel, &output);
+        let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (0, outputs.length));
+        let kernel = &Kernel { values: folded, size, group: outputs.channels * n, strides };
+        let y = Place { values: y, shape: outputs, stride: 1, offset: 0 };
+        return Convolution { scheme, reading, x, batch, columns, kernel, epilogue, y }.run();
     }
     let groups = folded.chunks_exact(outputs.channels * n);
     let panels: Vec<_> =

@@ -19,7 +19,7 @@ use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
 use super::weights::{Panels, Strides, Weight};
 use super::window::{Layout, Reading};
-use super::winograd::{self, Kernel, Output, Scheme};
+use super::winograd::{Convolution, Kernel, Place, Scheme};
 use crate::geometry::{ConvGeometry, PaddingMode};
 
 /// The gradient `dx (batch, in, length)` of the input, of `dy (batch, out, columns)`.
@@ -104,8 +104,10 @@ fn gradient(problem: &Problem<'_>, dy: Signals<'_>, folded: &[f32], dx: &mut [f3
         let scheme = Scheme::new(&reading, &taps).filter(|scheme| scheme.pays(size, to - from, problem.batch));
         if let Some(scheme) = scheme {
             let offset = index.cast_signed() - before.cast_signed();
-            let output = Output { stride: axis.stride, ..Output::plain(&dx, inputs, offset) };
-            winograd::convolve(&scheme, &reading, (dy, problem.batch), (from, to - from), &kernel, &output);
+            let y = Place { values: &dx, shape: inputs, stride: axis.stride, offset };
+            let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (from, to - from));
+            let (kernel, epilogue) = (&kernel, Epilogue::NONE);
+            Convolution { scheme, reading, x: dy, batch, columns, kernel, epilogue, y }.run();
         } else {
             let pack = |weight| Panels::pack(weight, size, &taps, kernel.strides);
             phases.push(Phase { index, panels: folded.chunks_exact(group).map(pack).collect(), taps });

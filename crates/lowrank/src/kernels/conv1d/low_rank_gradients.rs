@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::super::gemm::{self, Matrix};
+use super::super::parts::{PARTS, parts};
 use super::super::scratch;
 use super::Problem;
 use super::patches;
@@ -15,9 +16,6 @@ use super::tiles::{CHANNELS, Tile, Tiles, blocks};
 use super::weight_gradient::weight_gradient;
 use super::weights::{LowRank, Panels, Strides};
 use super::window::{LANES, Layout, Reading};
-
-/// Partial sums that a batch is cut into, whatever the number of threads.
-const PARTS: usize = 8;
 
 /// The gradients `dA (r, n)` and `dB (out, r/blocks)` of factors whose blocks divide the groups: one for each group, or
 /// one that several groups share. Of `x (batch, in, length)` and `dy (batch, out, columns)`.
@@ -48,12 +46,10 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
     let pass = Pass { x, dy, reading: &reading, taps: problem.taps(), rank, factors: &Factors::new(problem, low) };
     let tiles = Tiles::summed(problem, &reading);
     let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
-    let parts = tasks.min(PARTS);
-    let partial: Vec<_> = (0..parts)
-        .into_par_iter()
-        .map(|part| {
+    let partial: Vec<_> = parts(tasks, PARTS)
+        .map(|tasks| {
             let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
-            for task in tasks * part / parts..tasks * (part + 1) / parts {
+            for task in tasks {
                 let (group, tile) = (task / tiles.count(), tiles.get(task % tiles.count()));
                 let da = &mut da[group / shared * rank * n..][..rank * n];
                 let db = &mut db[group * outputs.channels * rank..][..outputs.channels * rank];

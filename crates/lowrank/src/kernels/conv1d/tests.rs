@@ -8,6 +8,7 @@ use super::*;
 use crate::geometry::{Axis, Padding, PaddingMode};
 use crate::kernels::activation::Activation;
 use crate::kernels::reference;
+use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, wide};
 use crate::random::Random;
 
 #[derive(Debug, Clone)]
@@ -68,22 +69,6 @@ fn cases(
 fn random(case: &Case, purpose: &str, len: usize) -> Vec<f32> {
     let mut random = Random::new(case.seed, purpose, 0);
     (0..len).map(|_| random.normal()).collect()
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|value| f64::from(*value)).collect()
-}
-
-/// Within rounding of the largest value, or of what is usual for a sum of `terms` random ones: a single value may be small
-/// by chance, its terms are not.
-fn close(name: &str, got: &[f32], expected: &[f64], terms: usize) {
-    assert_eq!(got.len(), expected.len(), "{name}");
-    let usual = f64::from(u32::try_from(terms).unwrap()).sqrt();
-    let scale = expected.iter().fold(usual.max(1.0), |largest, value| largest.max(value.abs()));
-    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let error = (f64::from(*got) - expected).abs();
-        assert!(error <= 1e-5 * scale, "{name}[{index}]: {got} instead of {expected}");
-    }
 }
 
 /// What every kernel makes of a case, or nothing where the geometry has no output.
@@ -185,7 +170,7 @@ fn check(case: &Case) {
         ("dW", &gradients.dw, positions),
     ];
     for ((name, expected, terms), got) in expected.into_iter().zip(&results) {
-        close(name, got, expected, terms);
+        assert_sums_close(name, got, expected, terms);
     }
 }
 
@@ -265,16 +250,8 @@ fn large_problems_agree_with_the_reference() {
 
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
-    let on = |threads: usize, case: &Case| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let results = pool.install(|| results(case).unwrap());
-        results.concat().iter().map(|value| value.to_bits()).collect::<Vec<_>>()
-    };
     for case in large() {
-        let one = on(1, &case);
-        for threads in [2, 3, 8] {
-            assert!(one == on(threads, &case), "{case:?} on {threads} threads");
-        }
+        assert_threads_do_not_matter(&format!("{case:?}"), || results(&case).unwrap().concat());
     }
 }
 

@@ -3,18 +3,19 @@
 #![expect(unsafe_code, reason = "a task writes sums of its own")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::gemm::Matrix;
 use super::super::lanes::arch;
+use super::super::parts::{PARTS, parts};
 use super::super::scratch;
 use super::super::shared::Shared;
 use super::super::strips::{Place, Start, Strips, multiply_all, multiply_in_place, width};
 use super::{LowRank, rows_of};
 
-/// Partial sums that the rows are cut into, whatever the number of threads.
-const PARTS: usize = 8;
 /// Rows at a time: those of `x` stay in the second-level cache while they are read twice.
 const ROWS: usize = 64;
 
@@ -36,12 +37,10 @@ pub fn low_rank_gradients(
     let [mut of_a, mut of_b] = factors.map(|factor| vec![0.0; Strips::len(factor)]);
     let (of_a, of_b) = (Strips::pack(factors[0], &mut of_a), Strips::pack(factors[1], &mut of_b));
     let blocks = x.rows.div_ceil(ROWS);
-    let parts = blocks.min(PARTS);
-    let of_part = |part: usize| {
-        let rows = |part: usize| (blocks * part / parts * ROWS).min(x.rows);
+    let of_part = |blocks: Range<usize>| {
         let mut of_part = sums.map(|len| vec![0.0; len]);
-        for first in (rows(part)..rows(part + 1)).step_by(ROWS) {
-            let rows = first..x.rows.min(first + ROWS);
+        for block in blocks {
+            let rows = block * ROWS..x.rows.min((block + 1) * ROWS);
             let [db, da] = &mut of_part;
             for (read, summed, strips, sums) in [(x, dy, of_a, db), (dy, x, of_b, da)] {
                 Task { read: read.rows(rows.clone()), summed: summed.rows(rows.clone()), strips, sums }.run(low.rank);
@@ -49,7 +48,7 @@ pub fn low_rank_gradients(
         }
         of_part
     };
-    let partial: Vec<_> = (0..parts).into_par_iter().map(of_part).collect();
+    let partial: Vec<_> = parts(blocks, PARTS).map(of_part).collect();
     let [mut transposed, mut da] = sums.map(|len| vec![0.0; len]);
     for [of_db, of_da] in &partial {
         transposed.iter_mut().zip(of_db).for_each(|(sum, part)| *sum += low.scale * part);

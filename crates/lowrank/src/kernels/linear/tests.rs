@@ -5,7 +5,7 @@ use proptest::test_runner::Config;
 
 use super::*;
 use crate::kernels::reference;
-use crate::kernels::testing::{assert_threads_do_not_matter, wide};
+use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, wide};
 use crate::random::Random;
 
 #[derive(Debug, Clone, Copy)]
@@ -94,19 +94,6 @@ impl Values {
     }
 }
 
-/// Within rounding of the largest value, or of what is usual for a sum of so many random terms: a single value may be
-/// small by chance, its terms are not.
-#[track_caller]
-fn close(name: &str, got: &[f32], expected: &[f64], terms: usize) {
-    assert_eq!(got.len(), expected.len(), "{name}");
-    let usual = f64::from(u32::try_from(terms).unwrap()).sqrt();
-    let scale = expected.iter().fold(usual.max(1.0), |largest, value| largest.max(value.abs()));
-    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let error = (f64::from(*got) - expected).abs();
-        assert!(error <= 1e-5 * scale, "{name}[{index}]: {got} instead of {expected}");
-    }
-}
-
 fn check(case: Case) {
     let values = Values::new(case);
     let (results, expected) = (values.results(case), values.reference(case));
@@ -114,7 +101,7 @@ fn check(case: Case) {
     let terms = [inputs, outputs, rows * outputs, rows * inputs, rows, inputs];
     let names = ["y", "dx", "dA", "dB", "dW", "plain y"];
     for (((name, got), expected), terms) in names.iter().zip(&results).zip(&expected).zip(terms) {
-        close(&format!("{name} of {case:?}"), got, expected, terms);
+        assert_sums_close(&format!("{name} of {case:?}"), got, expected, terms);
     }
 }
 

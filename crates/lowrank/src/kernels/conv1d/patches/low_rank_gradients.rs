@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::super::super::parts::{PARTS, parts};
 use super::super::super::scratch;
 use super::super::Problem;
 use super::super::matrix::{Matrix, Panels, add_product};
@@ -10,9 +11,6 @@ use super::super::tiles::Tile;
 use super::super::weights::LowRank;
 use super::super::window::{LANES, Layout, Reading};
 use super::{Patches, padded, tiles};
-
-/// Partial sums that a batch is cut into, whatever the number of threads.
-const PARTS: usize = 8;
 
 /// See `conv1d::low_rank_gradients`.
 pub(in super::super) fn low_rank_gradients(
@@ -28,13 +26,11 @@ pub(in super::super) fn low_rank_gradients(
     let at: Vec<_> = low.a.chunks_exact(rank * n).flat_map(|a| transposed(a, [rank, n], taps, lanes)).collect();
     let tiles = tiles(outputs.length, problem.batch);
     let tasks = tiles.count() * outputs.groups;
-    let parts = tasks.min(PARTS);
-    let partial: Vec<_> = (0..parts)
-        .into_par_iter()
-        .map(|part| {
+    let partial: Vec<_> = parts(tasks, PARTS)
+        .map(|tasks| {
             let mut da = vec![0.0; low.rank * width];
             let mut db = vec![0.0; outputs.groups * outputs.channels * lanes];
-            for task in tasks * part / parts..tasks * (part + 1) / parts {
+            for task in tasks {
                 let (group, tile) = (task / tiles.count(), tiles.get(task % tiles.count()));
                 let block = group / shared;
                 let at = &at[block * width * lanes..][..width * lanes];

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::super::super::parts::{PARTS, parts};
 use super::super::super::scratch;
 use super::super::Problem;
 use super::super::matrix::{Matrix, Panels, add_product};
@@ -10,9 +11,7 @@ use super::super::tiles::Tile;
 use super::super::window::{Layout, Reading};
 use super::{Patches, padded, tiles};
 
-/// Partial sums that a batch is cut into where the gradient is small; a large one is shared out by outputs.
-const PARTS: usize = 8;
-/// Values of all partial sums.
+/// Values of all partial sums: the batch is cut up where the gradient is small, a large one is shared out by outputs.
 const SUMS: usize = 1 << 16;
 
 /// See `conv1d::weight_gradient`.
@@ -20,15 +19,15 @@ pub(in super::super) fn weight_gradient(problem: &Problem<'_>, x: Signals<'_>, d
     let (outputs, taps, n) = (problem.outputs(), problem.taps(), problem.row());
     let patches = Patches::new(problem, x);
     let (width, tiles) = (patches.width(), tiles(outputs.length, problem.batch));
-    let parts = (SUMS / (outputs.channels * width)).clamp(1, PARTS).min(tiles.count());
-    let share = if parts > 1 { outputs.channels } else { (outputs.channels / 4).next_multiple_of(8) };
+    let most = (SUMS / (outputs.channels * width)).clamp(1, PARTS);
+    let share = if most.min(tiles.count()) > 1 { outputs.channels } else { (outputs.channels / 4).next_multiple_of(8) };
     let mut dw = vec![0.0; outputs.groups * outputs.channels * n];
     dw.par_chunks_exact_mut(outputs.channels * n).enumerate().for_each(|(group, dw)| {
         dw.par_chunks_mut(share * n).enumerate().for_each(|(index, dw)| {
             let task = Task { patches: &patches, dy, group, first: index * share, outputs: dw.len() / n };
-            let sums = (0..parts).into_par_iter().map(|part| {
+            let sums = parts(tiles.count(), most).map(|part| {
                 let mut sums = vec![0.0; task.outputs * width];
-                for tile in tiles.count() * part / parts..tiles.count() * (part + 1) / parts {
+                for tile in part {
                     task.add(tiles.get(tile), &mut sums);
                 }
                 sums

@@ -2,15 +2,13 @@
 
 use rayon::prelude::*;
 
+use super::super::super::parts::{self, PARTS};
 use super::super::super::scratch;
 use super::super::Problem;
 use super::super::matrix::{Matrix, PANEL, Panels, add_product};
 use super::super::signals::Signals;
 use super::super::window::LANES;
 use super::{links, samples};
-
-/// Partial sums that a batch is cut into, whatever the number of threads.
-pub(super) const PARTS: usize = 8;
 
 /// See `conv1d::weight_gradient`.
 pub(in super::super) fn weight_gradient(problem: &Problem<'_>, x: Signals<'_>, dy: Signals<'_>) -> Vec<f32> {
@@ -52,12 +50,8 @@ pub(in super::super) fn weight_gradient(problem: &Problem<'_>, x: Signals<'_>, d
 /// The tiles `(first, samples)` of every part.
 pub(super) fn parts(batch: usize) -> impl IndexedParallelIterator<Item = impl Iterator<Item = (usize, usize)>> {
     let samples = samples(batch);
-    let tiles = batch.div_ceil(samples);
-    let parts = tiles.min(PARTS);
-    (0..parts).into_par_iter().map(move |part| {
-        let tiles = tiles * part / parts..tiles * (part + 1) / parts;
-        tiles.map(move |tile| (tile * samples, samples.min(batch - tile * samples)))
-    })
+    let tiles = parts::parts(batch.div_ceil(samples), PARTS);
+    tiles.map(move |tiles| tiles.map(move |tile| (tile * samples, samples.min(batch - tile * samples))))
 }
 
 /// From `(sample, channel, position)` to `(position, sample, channel)`, channels filled up to whole registers.

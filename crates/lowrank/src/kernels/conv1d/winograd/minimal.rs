@@ -15,7 +15,7 @@ pub(super) const OUTPUTS: usize = 4;
 /// Filtering `y[i] = Σ_j w[j]·x[i + j]` by `R` taps with `E` products.
 ///
 /// The matrices are constants of a type, so that the compiler writes their factors into the transforms.
-pub(super) trait Minimal<const R: usize, const E: usize>: Sync {
+pub(super) trait Minimal<const R: usize, const E: usize> {
     /// `G`, of the filter.
     const G: [[f32; R]; E];
     /// `Bᵀ`, of the inputs.

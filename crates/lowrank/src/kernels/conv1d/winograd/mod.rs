@@ -22,21 +22,21 @@ use rayon::prelude::*;
 
 use super::super::lanes::arch;
 use super::super::scratch;
-use super::super::shared::Shared;
 use super::product::Epilogue;
-use super::signals::{Shape, Signals};
+use super::signals::Signals;
 use super::weights::Strides;
 use super::window::Reading;
 use filters::Filters;
 use minimal::{Four, Minimal, Three, Two};
-use place::Place;
+pub(super) use place::Place;
 #[cfg(test)]
 pub(super) use scheme::FORCED;
 pub(super) use scheme::Scheme;
-use task::{Pass, Sizes, Task};
+use task::{Sizes, Task};
 use tiles::Tiles;
 
-/// The weights of a pass, `(groups · rows, channels, taps)` in some order.
+/// Weights `(groups · rows, channels, taps)` in some order.
+#[derive(Clone, Copy)]
 pub(super) struct Kernel<'a> {
     pub values: &'a [f32],
     /// Rows and channels of a group.
@@ -46,68 +46,43 @@ pub(super) struct Kernel<'a> {
     pub strides: Strides,
 }
 
-/// Where the columns go: column `u` is position `u · stride + offset`.
-pub(super) struct Output<'a> {
-    pub y: &'a Shared<'a>,
-    pub shape: Shape,
-    pub stride: usize,
-    pub offset: isize,
+/// Columns of every signal of a batch, by minimal filtering.
+pub(super) struct Convolution<'a> {
+    pub scheme: &'a Scheme,
+    pub reading: &'a Reading<'a>,
+    pub x: Signals<'a>,
+    pub batch: usize,
+    /// The first column, and how many.
+    pub columns: (usize, usize),
+    pub kernel: &'a Kernel<'a>,
     pub epilogue: Epilogue<'a>,
+    pub y: Place<'a>,
 }
 
-impl<'a> Output<'a> {
-    /// Sums as they are, at neighbouring positions from `offset`.
-    pub fn plain(y: &'a Shared<'a>, shape: Shape, offset: isize) -> Self {
-        Self { y, shape, stride: 1, offset, epilogue: Epilogue::NONE }
+impl Convolution<'_> {
+    pub fn run(&self) {
+        match self.scheme.length {
+            2 => self.by::<Two, _, _>(),
+            3 => self.by::<Three, _, _>(),
+            _ => self.by::<Four, _, _>(),
+        }
     }
-}
 
-/// Computes columns `first..first + count` of every signal of the batch.
-pub(super) fn convolve(
-    scheme: &Scheme,
-    reading: &Reading<'_>,
-    (x, batch): (Signals<'_>, usize),
-    (first, count): (usize, usize),
-    kernel: &Kernel<'_>,
-    output: &Output<'_>,
-) {
-    match scheme.length {
-        2 => with::<Two, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
-        3 => with::<Three, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
-        _ => with::<Four, _, _>(scheme, reading, (x, batch), (first, count), kernel, output),
-    }
-}
-
-fn with<M: Minimal<R, E>, const R: usize, const E: usize>(
-    scheme: &Scheme,
-    reading: &Reading<'_>,
-    (x, batch): (Signals<'_>, usize),
-    (first, count): (usize, usize),
-    kernel: &Kernel<'_>,
-    output: &Output<'_>,
-) {
-    let groups = x.rows.groups;
-    let [rows, channels] = kernel.size;
-    let filters: Vec<_> = (0..groups)
-        .map(|group| Filters::new(scheme, &kernel.values[group * kernel.group..], kernel.size, kernel.strides))
-        .collect();
-    let Output { y, shape, stride, offset, .. } = *output;
-    let pass = Pass::<M, R, E> {
-        minimal: PhantomData,
-        scheme,
-        reading,
-        x,
-        first,
-        y: Place { values: y, shape, stride, offset: offset + (first * stride).cast_signed() },
-    };
-    let tiles = Tiles::new(scheme, count, batch, channels);
-    (0..tiles.count() * groups).into_par_iter().for_each(|index| {
-        let (tile, group) = (tiles.get(index / groups), index % groups);
-        let filters = &filters[group];
-        let epilogue = output.epilogue.of_group(group, rows);
-        let sizes = Sizes::new(scheme, channels, tile, filters.height);
-        scratch::with(sizes.len(), |memory| {
-            arch().dispatch(Task { pass: &pass, filters, epilogue, group, tile, sizes, memory });
+    fn by<M: Minimal<R, E>, const R: usize, const E: usize>(&self) {
+        let (Kernel { values, size, group, strides }, groups) = (*self.kernel, self.x.rows.groups);
+        let [rows, channels] = size;
+        let filters: Vec<_> =
+            (0..groups).map(|index| Filters::new(self.scheme, &values[index * group..], size, strides)).collect();
+        let tiles = Tiles::new(self.scheme, self.columns.1, self.batch, channels);
+        (0..tiles.count() * groups).into_par_iter().for_each(|index| {
+            let (tile, group) = (tiles.get(index / groups), index % groups);
+            let filters = &filters[group];
+            let epilogue = self.epilogue.of_group(group, rows);
+            let sizes = Sizes::new(self.scheme, channels, tile, filters.height);
+            let minimal = PhantomData::<M>;
+            scratch::with(sizes.len(), |memory| {
+                arch().dispatch(Task { minimal, convolution: self, filters, epilogue, group, tile, sizes, memory });
+            });
         });
-    });
+    }
 }

@@ -4,7 +4,7 @@ use super::super::super::shared::Shared;
 use super::super::signals::Shape;
 
 /// Column `u` of the outputs is position `u · stride + offset` of `shape`; columns that fall outside are dropped.
-pub(super) struct Place<'a> {
+pub(in super::super) struct Place<'a> {
     pub values: &'a Shared<'a>,
     pub shape: Shape,
     pub stride: usize,
@@ -19,7 +19,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Place<'_> {
-    pub fn row(&self, sample: usize, group: usize, row: usize) -> Row<'_> {
+    pub(super) fn row(&self, sample: usize, group: usize, row: usize) -> Row<'_> {
         Row { place: self, start: self.shape.start(sample, group, row) }
     }
 }

@@ -11,32 +11,21 @@ use super::super::super::activation::Activation;
 use super::super::super::block::{self, COLUMNS, Rows};
 use super::super::super::lanes::Lanes;
 use super::super::product::{Epilogue, write};
-use super::super::signals::Signals;
-use super::super::window::{Reading, copy};
+use super::super::window::copy;
+use super::Convolution;
 use super::filters::Filters;
 use super::lines::{SLACK, merge, split};
 use super::minimal::{Minimal, OUTPUTS};
-use super::place::Place;
 use super::scheme::{Progression, Scheme};
 use super::tiles::Tile;
 
 /// Values of the widest register.
 const LANES: usize = 16;
 
-/// What every tile needs.
-pub(super) struct Pass<'a, M, const R: usize, const E: usize> {
-    pub minimal: PhantomData<M>,
-    pub scheme: &'a Scheme,
-    pub reading: &'a Reading<'a>,
-    pub x: Signals<'a>,
-    /// The column that the lanes begin at.
-    pub first: usize,
-    pub y: Place<'a>,
-}
-
 /// One tile of one group.
 pub(super) struct Task<'a, M, const R: usize, const E: usize> {
-    pub pass: &'a Pass<'a, M, R, E>,
+    pub minimal: PhantomData<M>,
+    pub convolution: &'a Convolution<'a>,
     pub filters: &'a Filters,
     pub epilogue: Epilogue<'a>,
     pub group: usize,
@@ -103,20 +92,20 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> WithSimd for Task<'_, M, 
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { pass, filters, epilogue, group, tile, sizes, memory } = self;
+        let Self { minimal, convolution, filters, epilogue, group, tile, sizes, memory } = self;
         let (window, rest) = memory.split_at_mut(sizes.window);
         let (line, rest) = rest.split_at_mut(sizes.line);
         let (rows, products) = rest.split_at_mut((OUTPUTS * sizes.split).max(OUTPUTS * sizes.sums));
-        let channels = pass.x.rows.channels;
+        let channels = convolution.x.rows.channels;
         for channel in 0..channels {
             for sample in 0..tile.samples {
-                let signal = pass.x.row(tile.sample + sample, group, channel);
+                let signal = convolution.x.row(tile.sample + sample, group, channel);
                 let place = channel * sizes.row + sample * sizes.apart;
-                fill(simd, pass, tile, sizes, signal, line, rows, &mut window[place..]);
+                fill::<S, M, R, E>(simd, convolution, tile, sizes, signal, line, rows, &mut window[place..]);
             }
         }
-        let taps = sources(pass.scheme, tile, sizes);
-        let back = Back { pass, tile, sizes, epilogue, group };
+        let taps = sources(convolution.scheme, tile, sizes);
+        let back = Back { minimal, convolution, tile, sizes, epilogue, group };
         let mut first = 0;
         while first < filters.rows {
             let source = Source { window, row: sizes.row, channels, taps: &taps };
@@ -138,7 +127,7 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> WithSimd for Task<'_, M, 
 #[expect(clippy::too_many_arguments, reason = "three places of memory, which are borrowed apart")]
 fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
     simd: S,
-    pass: &Pass<'_, M, R, E>,
+    convolution: &Convolution<'_>,
     tile: Tile,
     sizes: Sizes,
     signal: &[f32],
@@ -146,9 +135,9 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
     rows: &mut [f32],
     window: &mut [f32],
 ) {
-    for (index, run) in pass.scheme.filtered.iter().enumerate() {
+    for (index, run) in convolution.scheme.filtered.iter().enumerate() {
         let blocks = tile.blocks + run.filters;
-        read(pass, tile, sizes, run, blocks, signal, line, rows);
+        read(convolution, tile, sizes, run, blocks, signal, line, rows);
         let window = &mut window[index * E * sizes.source..];
         let mut start = 0;
         while start < (blocks - 1) * tile.width {
@@ -164,9 +153,9 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
             start += S::F32_LANES;
         }
     }
-    for (index, run) in pass.scheme.single.iter().enumerate() {
-        read(pass, tile, sizes, run, tile.blocks, signal, line, rows);
-        let first = pass.scheme.filtered.len() * E + index * OUTPUTS;
+    for (index, run) in convolution.scheme.single.iter().enumerate() {
+        read(convolution, tile, sizes, run, tile.blocks, signal, line, rows);
+        let first = convolution.scheme.filtered.len() * E + index * OUTPUTS;
         for i in 0..OUTPUTS {
             let values = &rows[i * sizes.split..][..tile.blocks * tile.width];
             window[(first + i) * sizes.source..][..values.len()].copy_from_slice(values);
@@ -177,8 +166,8 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
 /// The four rows of what one progression reads, in `blocks` blocks.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two places of memory, which are borrowed apart")]
-fn read<M, const R: usize, const E: usize>(
-    pass: &Pass<'_, M, R, E>,
+fn read(
+    convolution: &Convolution<'_>,
     tile: Tile,
     sizes: Sizes,
     run: &Progression,
@@ -187,17 +176,17 @@ fn read<M, const R: usize, const E: usize>(
     line: &mut [f32],
     rows: &mut [f32],
 ) {
-    let (spacing, stride) = (pass.scheme.spacing, pass.reading.stride);
-    let position = |column: usize| run.start + ((pass.first + column) * stride).cast_signed();
-    let first = OUTPUTS * tile.first * spacing;
+    let (spacing, stride) = (convolution.scheme.spacing, convolution.reading.stride);
+    let position = |column: usize| run.start + (column * stride).cast_signed();
+    let first = convolution.columns.0 + OUTPUTS * tile.first * spacing;
     if tile.width == spacing {
         let len = OUTPUTS * blocks * spacing;
-        copy(&mut line[..len], signal, position(first), pass.reading);
+        copy(&mut line[..len], signal, position(first), convolution.reading);
         split(line, spacing, rows, sizes.split, blocks);
     } else {
         for at in 0..OUTPUTS * blocks {
             let row = &mut rows[at % OUTPUTS * sizes.split + at / OUTPUTS * tile.width..][..tile.width];
-            copy(row, signal, position(first + at * spacing + tile.from), pass.reading);
+            copy(row, signal, position(first + at * spacing + tile.from), convolution.reading);
         }
     }
 }
@@ -282,7 +271,8 @@ fn block<S: Simd, const M: usize, const N: usize>(
 
 /// The way back to the signals.
 struct Back<'a, M, const R: usize, const E: usize> {
-    pass: &'a Pass<'a, M, R, E>,
+    minimal: PhantomData<M>,
+    convolution: &'a Convolution<'a>,
     tile: Tile,
     sizes: Sizes,
     epilogue: Epilogue<'a>,
@@ -295,7 +285,7 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> Back<'_, M, R, E> {
     fn row<S: Simd>(&self, simd: S, products: &[f32], stride: usize, row: usize, rows: &mut [f32], line: &mut [f32]) {
         let sizes = self.sizes;
         let bias = simd.splat_f32s(self.epilogue.bias.map_or(0.0, |bias| bias[row]));
-        let singles = !self.pass.scheme.single.is_empty();
+        let singles = !self.convolution.scheme.single.is_empty();
         let mut start = 0;
         while start < sizes.lanes {
             let mut points = [simd.splat_f32s(0.0); E];
@@ -321,11 +311,11 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> Back<'_, M, R, E> {
 
     #[inline(always)]
     fn write(&self, row: usize, rows: &[f32], line: &mut [f32]) {
-        let (tile, sizes, spacing) = (self.tile, self.sizes, self.pass.scheme.spacing);
-        let first = OUTPUTS * tile.first * spacing;
+        let (tile, sizes, spacing) = (self.tile, self.sizes, self.convolution.scheme.spacing);
+        let first = self.convolution.columns.0 + OUTPUTS * tile.first * spacing;
         for sample in 0..tile.samples {
             let rows = &rows[sample * sizes.apart..];
-            let y = self.pass.y.row(tile.sample + sample, self.group, row);
+            let y = self.convolution.y.row(tile.sample + sample, self.group, row);
             if tile.width == spacing {
                 merge(rows, sizes.sums, spacing, line, tile.blocks);
                 y.write(first, &line[..OUTPUTS * tile.blocks * spacing]);

@@ -171,6 +171,17 @@ mod tests {
         }
     }
 
+    /// Where one value has nearly all the weight, what it is divided by is a sum of many that hardly change it.
+    #[test]
+    fn a_sum_of_many_small_values_keeps_its_digits() {
+        let (seed, width) = (4_153_241_102_452_234_837, 764);
+        let x = draw(seed, "x", 2 * width);
+        let exact = reference::softmax::forward(&wide(&x), width);
+        for (set, [y, _]) in on_every_set(|| Both(&x, &x, width)) {
+            assert_close(&format!("y on {set}"), &y, &exact, 1e-6);
+        }
+    }
+
     proptest! {
         #![proptest_config(Config { cases: 200, failure_persistence: None, ..Config::default() })]
 

@@ -15,8 +15,9 @@ use super::product::Task;
 
 /// Rows so few that packing the right factor would take longer than the product.
 pub(super) const ROWS: usize = 8;
-/// Rows of the right factor that are added to one or two rows at a time, each a stream of memory; and to more rows.
+/// Rows of the right factor that are added at a time to one or two rows: each is a stream of memory.
 const STREAMS: usize = 4;
+/// Rows of the right factor that are added at a time to more rows, from a strip that stays in the first-level cache.
 const STEPS: usize = 32;
 /// Columns for which such streams stay in the first-level cache, to be read for the second row.
 const COLUMNS: usize = 512;

@@ -37,6 +37,15 @@ pub(super) struct Rows<'a> {
     pub depth: usize,
 }
 
+impl Rows<'_> {
+    /// Values that are read from `data` on for registers of so many columns.
+    #[inline(always)]
+    pub fn reach(&self, columns: usize) -> usize {
+        let furthest = self.taps.iter().fold(0, |furthest, tap| furthest.max(*tap));
+        furthest + self.depth.saturating_sub(1) * self.row_stride + columns
+    }
+}
+
 #[inline(always)]
 unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
     // SAFETY: the caller answers for a register of readable values.
@@ -83,8 +92,7 @@ fn added<S: Simd, const M: usize, const N: usize>(
         return lanes;
     }
     assert!((M - 1) * a.row_stride + (steps - 1) * a.step_stride < a.data.len(), "steps beyond the scalars");
-    let furthest = b.taps.iter().fold(0, |furthest, tap| furthest.max(*tap));
-    assert!(furthest + (b.depth - 1) * b.row_stride + N * S::F32_LANES <= b.data.len(), "steps beyond the rows");
+    assert!(b.reach(N * S::F32_LANES) <= b.data.len(), "steps beyond the rows");
     let mut scalar = a.data.as_ptr();
     for &tap in b.taps {
         let mut row = b.data.as_ptr().wrapping_add(tap);
@@ -109,32 +117,67 @@ fn added<S: Simd, const M: usize, const N: usize>(
     lanes
 }
 
-/// `sums[p][q] += Σ_t a[p, t] · b[q, t]` over whole registers of `length`.
+/// Rows that are added up along: step `t` of segment `i` of a row is at `row · stride + i · step + t`.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    pub step: usize,
+}
+
+impl Lines<'_> {
+    #[inline(always)]
+    unsafe fn register<S: Simd>(&self, at: usize) -> S::f32s {
+        // SAFETY: the caller answers for a register of readable values.
+        unsafe { load::<S>(self.data.as_ptr().add(at)) }
+    }
+}
+
+/// `sums[p][q] += Σ_i Σ_t a[p, i, t] · b[q, i, t]` over `segments` of `length`.
 ///
 /// # Panics
-/// When a row is shorter than `length` rounded up to a register.
+/// When a row is shorter than its segments.
 #[inline(always)]
 pub(super) fn dot<S: Simd, const P: usize, const Q: usize>(
     simd: S,
     sums: &mut [[f32; Q]; P],
-    (a, a_stride): (&[f32], usize),
-    (b, b_stride): (&[f32], usize),
-    length: usize,
+    a: Lines<'_>,
+    b: Lines<'_>,
+    [segments, length]: [usize; 2],
 ) {
-    let registers = length.div_ceil(S::F32_LANES);
-    assert!((P - 1) * a_stride + registers * S::F32_LANES <= a.len(), "a row of a dot product is too short");
-    assert!((Q - 1) * b_stride + registers * S::F32_LANES <= b.len(), "a row of a dot product is too short");
+    if segments == 0 {
+        return;
+    }
+    let end = |rows: usize, lines: Lines<'_>| (rows - 1) * lines.stride + (segments - 1) * lines.step + length;
+    assert!(end(P, a) <= a.data.len() && end(Q, b) <= b.data.len(), "a row of a dot product is too short");
+    let whole = length / S::F32_LANES * S::F32_LANES;
     let mut lanes = [[simd.splat_f32s(0.0); Q]; P];
-    for register in 0..registers {
-        let at = register * S::F32_LANES;
-        // SAFETY: the last register of the last row of both was checked to lie inside.
-        unsafe {
+    for segment in 0..segments {
+        let (a_start, b_start) = (segment * a.step, segment * b.step);
+        let mut at = 0;
+        while at < whole {
+            // SAFETY: the end of the last segment of the last row of both was checked to lie inside.
+            unsafe {
+                let mut left = [simd.splat_f32s(0.0); P];
+                for p in 0..P {
+                    left[p] = a.register::<S>(a_start + p * a.stride + at);
+                }
+                for q in 0..Q {
+                    let right = b.register::<S>(b_start + q * b.stride + at);
+                    for p in 0..P {
+                        lanes[p][q] = simd.mul_add_e_f32s(left[p], right, lanes[p][q]);
+                    }
+                }
+            }
+            at += S::F32_LANES;
+        }
+        if whole < length {
             let mut left = [simd.splat_f32s(0.0); P];
             for p in 0..P {
-                left[p] = load::<S>(a.as_ptr().add(p * a_stride + at));
+                left[p] = simd.partial_load_f32s(&a.data[a_start + p * a.stride + whole..][..length - whole]);
             }
             for q in 0..Q {
-                let right = load::<S>(b.as_ptr().add(q * b_stride + at));
+                let right = simd.partial_load_f32s(&b.data[b_start + q * b.stride + whole..][..length - whole]);
                 for p in 0..P {
                     lanes[p][q] = simd.mul_add_e_f32s(left[p], right, lanes[p][q]);
                 }

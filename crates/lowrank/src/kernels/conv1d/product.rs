@@ -8,9 +8,10 @@ use pulp::{Simd, WithSimd};
 use super::super::activation::Activation;
 use super::super::block::{self, COLUMNS, Rows, Scalars};
 use super::super::lanes::{Lanes, arch};
-use super::weights::Panels;
+use super::weights::{CHANNELS, Panels};
+use super::window::LANES;
 
-/// A window, read at the offsets of some taps.
+/// A window, read at the offsets of some taps; where whole registers may not be read to the end of its last row, of one tap.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub window: &'a [f32],
@@ -138,12 +139,23 @@ struct Pass<'a> {
 impl Pass<'_> {
     #[inline(always)]
     fn columns<S: Simd, const N: usize>(self, simd: S, column: usize, count: usize, sink: &mut impl Sink) {
+        let Source { window, row_stride, taps } = self.source;
+        let (from, depth) = self.channels;
+        let start = (from * row_stride + column).min(window.len());
+        let mut source = Rows { data: &window[start..], row_stride, taps, depth };
+        let copy;
+        if depth * taps.len() > 0 && source.reach(N * S::F32_LANES) > source.data.len() {
+            // The last columns of signals that end with their memory: whole registers are read of a copy.
+            let [tap] = *taps else { panic!("a window has room for whole registers") };
+            copy = last_columns(source, tap, count, N * S::F32_LANES);
+            source = Rows { data: &copy, row_stride: N * S::F32_LANES, taps: &[0], depth };
+        }
         for rows in self.panels.row_blocks() {
             match rows.1 {
-                8 => self.block::<S, 8, N>(simd, rows, column, count, sink),
-                4 => self.block::<S, 4, N>(simd, rows, column, count, sink),
-                2 => self.block::<S, 2, N>(simd, rows, column, count, sink),
-                _ => self.block::<S, 1, N>(simd, rows, column, count, sink),
+                8 => self.block::<S, 8, N>(simd, rows, source, (column, count), sink),
+                4 => self.block::<S, 4, N>(simd, rows, source, (column, count), sink),
+                2 => self.block::<S, 2, N>(simd, rows, source, (column, count), sink),
+                _ => self.block::<S, 1, N>(simd, rows, source, (column, count), sink),
             }
         }
     }
@@ -153,8 +165,8 @@ impl Pass<'_> {
         self,
         simd: S,
         rows: (usize, usize),
-        column: usize,
-        count: usize,
+        source: Rows<'_>,
+        (column, count): (usize, usize),
         sink: &mut impl Sink,
     ) {
         let (row, valid) = (rows.0, M.min(self.panels.rows() - rows.0));
@@ -166,11 +178,8 @@ impl Pass<'_> {
                 sums[m] = [simd.splat_f32s(bias[row + m]); N];
             }
         }
-        let (from, depth) = self.channels;
-        let window = &self.source.window[(from * self.source.row_stride + column).min(self.source.window.len())..];
         let a = Scalars { data: self.panels.panel(self.channels, rows), row_stride: 1, step_stride: M };
-        let b = Rows { data: window, row_stride: self.source.row_stride, taps: self.source.taps, depth };
-        block::multiply(simd, &mut sums, a, b);
+        block::multiply(simd, &mut sums, a, source);
         let activation = self.epilogue.activation;
         for m in 0..valid {
             if self.last && activation != Activation::Identity {
@@ -181,6 +190,16 @@ impl Pass<'_> {
             write(simd, &sums[m], sink.values(row + m, column, count));
         }
     }
+}
+
+/// `count` columns of every row, `width` from row to row.
+#[cold]
+fn last_columns(rows: Rows<'_>, tap: usize, count: usize, width: usize) -> [f32; CHANNELS * COLUMNS * LANES] {
+    let mut copy = [0.0; CHANNELS * COLUMNS * LANES];
+    for (channel, to) in copy.chunks_exact_mut(width).enumerate().take(rows.depth) {
+        to[..count].copy_from_slice(&rows.data[channel * rows.row_stride + tap..][..count]);
+    }
+    copy
 }
 
 #[inline(always)]

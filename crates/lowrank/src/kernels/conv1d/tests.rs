@@ -38,6 +38,11 @@ fn case() -> impl Strategy<Value = Case> {
             (batch(), 50_usize..300),
         ),
         1 => cases((1_usize..=2, 16_usize..20, 16_usize..20), (1_usize..6, steps(), padding()), (16_usize..40, 1_usize..9)),
+        2 => cases(
+            (1_usize..=2, 31_usize..40, 1_usize..20),
+            (1_usize..18, (Just(1), 1_usize..40), (0_usize..40, 0_usize..40)),
+            (1_usize..3, 60_usize..120),
+        ),
     ]
 }
 
@@ -193,7 +198,7 @@ proptest! {
 #[test]
 fn random_cases_take_every_way() {
     let mut runner = TestRunner::deterministic();
-    let mut taken = [0; 5];
+    let mut taken = [0; 6];
     winograd::FORCED.set(Some(true));
     for _ in 0..2000 {
         let case = case().new_tree(&mut runner).unwrap().current();
@@ -201,11 +206,15 @@ fn random_cases_take_every_way() {
         if problem.output_length().is_ok() {
             let taps: Vec<_> = (0..problem.taps()).collect();
             let filtered = winograd::Scheme::new(&window::Reading::of(&case.geometry), &taps).is_some();
-            let ways = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem), filtered, true];
-            taken[ways.into_iter().position(|fits| fits).unwrap()] += 1;
+            let special = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem)];
+            let plain = !special.contains(&true);
+            let in_place = plain && low_rank_gradients::in_place(&problem);
+            let ways =
+                [special[0], special[1], special[2], plain && filtered, in_place, plain && !filtered && !in_place];
+            taken.iter_mut().zip(ways).for_each(|(taken, fits)| *taken += usize::from(fits));
         }
     }
-    assert!(taken.into_iter().all(|count| count > 50), "{taken:?}");
+    assert!(taken.into_iter().all(|count| count > 30), "{taken:?}");
 }
 
 fn one(channels: [usize; 3], axis: Axis, batch: usize, length: usize) -> Case {
@@ -221,6 +230,9 @@ fn large() -> Vec<Case> {
         one([130, 70, 1], axis, 1, 300),
         one([70, 130, 1], Axis { stride: 2, ..axis }, 2, 301),
         one([3, 5, 1], axis, 1, 40_000),
+        one([70, 67, 1], Axis { dilation: 9, padding: Padding::Explicit(5, 30), ..axis }, 5, 83),
+        one([36, 40, 2], Axis { dilation: 150, padding: Padding::Explicit(400, 1), ..axis }, 2, 1111),
+        one([40, 3, 1], Axis { padding: Padding::Explicit(2, 3), ..Axis::new(4) }, 1, 8192),
         one([2, 3, 1], Axis { dilation: 2000, padding: Padding::Explicit(4000, 0), ..axis }, 1, 5000),
         one([6, 9, 1], axis, 300, 7),
         one([1, 9, 1], Axis { stride: 25, ..Axis::new(50) }, 2, 9000),

@@ -67,13 +67,13 @@ impl Task<'_> {
         scratch::with(size + CHANNELS.min(self.x.rows.channels) * of_x.row_stride, |memory| {
             let (narrow, window) = memory.split_at_mut(size);
             self.dy.fill(narrow, (&of_dy, &plain), tile.first, [tile.sample, self.group, self.first]);
-            let dy = Rows { data: narrow, count: outputs, stride: of_dy.row_stride };
+            let dy = Rows { data: narrow, count: outputs, stride: of_dy.row_stride, step: 0 };
             for (from, depth) in blocks(self.x.rows.channels) {
                 let window = &mut window[..depth * of_x.row_stride];
                 self.x.fill(window, (&of_x, self.reading), tile.first, [tile.sample, self.group, from]);
                 for (tap, offset) in of_x.taps.iter().enumerate() {
-                    let x = Rows { data: &window[*offset..], count: depth, stride: of_x.row_stride };
-                    add_sums(dy, x, of_x.width(), &mut dw[from * self.taps + tap..], [n, self.taps]);
+                    let x = Rows { data: &window[*offset..], count: depth, stride: of_x.row_stride, step: 0 };
+                    add_sums(dy, x, [1, of_x.width()], &mut dw[from * self.taps + tap..], [n, self.taps]);
                 }
             }
         });

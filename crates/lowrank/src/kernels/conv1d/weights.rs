@@ -125,7 +125,7 @@ pub(super) struct Strides {
 /// Steps of a block of channels: the rows of the window that it reads stay in the first-level cache.
 const STEPS: usize = 256;
 /// Channels of a block at most.
-const CHANNELS: usize = 64;
+pub(super) const CHANNELS: usize = 64;
 
 impl Panels {
     /// Packs `values` at `strides`, of the kernel the taps named by `taps`.

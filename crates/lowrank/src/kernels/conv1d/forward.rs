@@ -10,13 +10,15 @@ use super::super::shared::Shared;
 use super::Problem;
 use super::depthwise;
 use super::direct::Direct;
+use super::kernel::Kernel;
+use super::panels::Panels;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::short;
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
-use super::weights::{Panels, Strides, Weight};
+use super::weights::Weight;
 use super::window::{Layout, Reading};
-use super::winograd::{Convolution, Kernel, Place, Scheme};
+use super::winograd::{Convolution, Place, Scheme};
 
 /// Convolves `x (batch, in, length)` into `y (batch, out, columns)`, adds a bias `(out)`, and applies an activation while
 /// the values are in registers.
@@ -38,31 +40,26 @@ pub fn forward(
     assert!(bias.is_none_or(|bias| bias.len() == outputs.groups * outputs.channels), "values of the bias");
     let epilogue = Epilogue { bias, activation };
     // SAFETY: tiles cover the columns of every row, and each writes all of its own.
-    unsafe { written(outputs.len(problem.batch), |y| convolve(problem, x, &weight.folded(n), epilogue, y)) }
+    unsafe { written(outputs.len(problem.batch), |y| convolve(problem, x, weight, epilogue, y)) }
 }
 
-fn convolve(problem: &Problem<'_>, x: Signals<'_>, folded: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
+fn convolve(problem: &Problem<'_>, x: Signals<'_>, weight: &Weight<'_>, epilogue: Epilogue<'_>, y: &mut [f32]) {
     if depthwise::fits(problem) {
-        return depthwise::forward(problem, x, folded, epilogue, y);
+        return depthwise::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
     }
     if short::fits(problem) {
-        return short::forward(problem, x, folded, epilogue, y);
+        return short::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
     }
-    let (inputs, outputs, taps, n) = (problem.inputs(), problem.outputs(), problem.taps(), problem.row());
-    let y = &Shared::new(y);
-    let (strides, all) = (Strides { row: n, channel: taps, tap: 1 }, (0..taps).collect::<Vec<_>>());
-    let reading = Reading::of(problem.geometry);
-    let size = [outputs.channels, inputs.channels];
-    let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(size, outputs.length, problem.batch));
+    let (inputs, outputs, all) = (problem.inputs(), problem.outputs(), (0..problem.taps()).collect::<Vec<_>>());
+    let (y, reading, kernel) = (&Shared::new(y), Reading::of(problem.geometry), Kernel::forward(weight, problem));
+    let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(kernel.size, outputs.length, problem.batch));
     if let Some(scheme) = scheme {
         let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (0, outputs.length));
-        let kernel = &Kernel { values: folded, size, group: outputs.channels * n, strides };
         let y = Place { values: y, shape: outputs, stride: 1, offset: 0 };
         return Convolution { scheme, reading, x, batch, columns, kernel, epilogue, y }.run();
     }
-    let groups = folded.chunks_exact(outputs.channels * n);
     let panels: Vec<_> =
-        groups.map(|weight| Panels::pack(weight, [outputs.channels, inputs.channels], &all, strides)).collect();
+        (0..inputs.groups).map(|group| Panels::pack(&kernel, group, 0..inputs.channels, &all)).collect();
     let tiles = Tiles::new(outputs.length, problem.batch, &reading, inputs.channels, [48, 1536]);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);

@@ -12,14 +12,16 @@ use super::super::shared::Shared;
 use super::Problem;
 use super::depthwise;
 use super::direct::Direct;
+use super::kernel::Kernel;
+use super::panels::Panels;
 use super::patches;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::short;
 use super::signals::{Shape, Signals};
 use super::tiles::{Tile, Tiles};
-use super::weights::{Panels, Strides, Weight};
+use super::weights::Weight;
 use super::window::{Layout, Reading};
-use super::winograd::{Convolution, Kernel, Place, Scheme};
+use super::winograd::{Convolution, Place, Scheme};
 use crate::geometry::{ConvGeometry, PaddingMode};
 
 /// The gradient `dx (batch, in, length)` of the input, of `dy (batch, out, columns)`.
@@ -30,11 +32,13 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
     let inputs = problem.inputs();
     if short::fits(problem) {
-        return fresh(problem, dy, weight, inputs, |dy, folded, dx| short::input_gradient(problem, dy, folded, dx));
+        return fresh(problem, dy, weight, inputs, |dy, weight, dx| {
+            short::input_gradient(problem, dy, &weight.folded(problem.row()), dx);
+        });
     }
     let (before, after) = problem.geometry.padding(0);
     let padded = |inputs, before| {
-        let write = |dy: Signals<'_>, w: &[f32], dx: &mut [f32]| gradient(problem, dy, w, dx, (inputs, before));
+        let write = |dy: Signals<'_>, w: &Weight<'_>, dx: &mut [f32]| gradient(problem, dy, w, dx, (inputs, before));
         fresh(problem, dy, weight, inputs, write)
     };
     if problem.geometry.padding_mode() == PaddingMode::Zeros {
@@ -48,20 +52,20 @@ pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) ->
     dx
 }
 
-/// What `write` makes of the gradient of the output and the folded weight: every value of `inputs`.
+/// What `write` makes of the gradient of the output and the weight: every value of `inputs`.
 #[expect(unsafe_code, reason = "the output is fresh memory")]
 fn fresh(
     problem: &Problem<'_>,
     dy: &[f32],
     weight: &Weight<'_>,
     inputs: Shape,
-    write: impl FnOnce(Signals<'_>, &[f32], &mut [f32]),
+    write: impl FnOnce(Signals<'_>, &Weight<'_>, &mut [f32]),
 ) -> Vec<f32> {
     let (outputs, n) = (problem.outputs(), problem.row());
     let dy = Signals::new(dy, outputs, problem.batch, "dy");
     assert!(weight.fits(outputs.groups * outputs.channels, n), "values of the weight");
     // SAFETY: every position of an input belongs to one phase, and the tiles of a phase cover its positions.
-    unsafe { written(inputs.len(problem.batch), |dx| write(dy, &weight.folded(n), dx)) }
+    unsafe { written(inputs.len(problem.batch), |dx| write(dy, weight, dx)) }
 }
 
 /// Adds the gradient of every padded position to that of the position it repeats.
@@ -85,32 +89,37 @@ struct Phase {
 }
 
 /// The gradient of inputs of which `before` positions are missing in front.
-fn gradient(problem: &Problem<'_>, dy: Signals<'_>, folded: &[f32], dx: &mut [f32], (inputs, before): (Shape, usize)) {
-    let (axis, taps, outputs, n) = (problem.geometry.axes()[0], problem.taps(), problem.outputs(), problem.row());
+fn gradient(
+    problem: &Problem<'_>,
+    dy: Signals<'_>,
+    weight: &Weight<'_>,
+    dx: &mut [f32],
+    (inputs, before): (Shape, usize),
+) {
+    let (axis, outputs) = (problem.geometry.axes()[0], problem.outputs());
     if depthwise::fits(problem) {
-        return depthwise::input_gradient(problem, dy, folded, dx, (inputs, before));
+        return depthwise::input_gradient(problem, dy, &weight.folded(problem.row()), dx, (inputs, before));
     }
     if patches::fits(problem) && problem.taps() > patches::SHORT {
-        return patches::input_gradient(problem, dy, folded, dx, (inputs, before));
+        return patches::input_gradient(problem, dy, &weight.folded(problem.row()), dx, (inputs, before));
     }
     let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
-    let (size, group) = ([inputs.channels, outputs.channels], outputs.channels * n);
-    let kernel = Kernel { values: folded, size, group, strides: Strides { row: taps, channel: n, tap: 1 } };
+    let kernel = Kernel::back(weight, problem);
     let dx = Shared::new(dx);
     let mut phases = Vec::new();
     for index in 0..axis.stride {
-        let taps: Vec<usize> = (0..taps).filter(|tap| tap * axis.dilation % axis.stride == index).collect();
-        let scheme = Scheme::new(&reading, &taps).filter(|scheme| scheme.pays(size, to - from, problem.batch));
+        let taps: Vec<usize> = (0..problem.taps()).filter(|tap| tap * axis.dilation % axis.stride == index).collect();
+        let scheme = Scheme::new(&reading, &taps).filter(|scheme| scheme.pays(kernel.size, to - from, problem.batch));
         if let Some(scheme) = scheme {
             let offset = index.cast_signed() - before.cast_signed();
             let y = Place { values: &dx, shape: inputs, stride: axis.stride, offset };
             let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (from, to - from));
-            let (kernel, epilogue) = (&kernel, Epilogue::NONE);
+            let epilogue = Epilogue::NONE;
             Convolution { scheme, reading, x: dy, batch, columns, kernel, epilogue, y }.run();
         } else {
-            let pack = |weight| Panels::pack(weight, size, &taps, kernel.strides);
-            phases.push(Phase { index, panels: folded.chunks_exact(group).map(pack).collect(), taps });
+            let pack = |group| Panels::pack(&kernel, group, 0..outputs.channels, &taps);
+            phases.push(Phase { index, panels: (0..outputs.groups).map(pack).collect(), taps });
         }
     }
     if phases.is_empty() {

@@ -11,7 +11,8 @@
 //! the registers of that path half empty and have their own: `depthwise`, `patches` for few channels under a wide stride,
 //! and `short` for large batches of a few positions.
 //!
-//! Scratch: the weight twice, folded and packed, shared by all threads; and a window for each thread, of about
+//! Scratch: the weight packed, shared by all threads (folded block by block on the way, and unpacked there from half
+//! precision); and a window for each thread, of about
 //! 96 Ki values or 48 columns of every channel, whichever is more (of every tap as well, where dilation sets the taps
 //! further apart than the tile is wide); in `winograd` up to 7/4 of the weight in its place. A thread keeps both for the
 //! next call, packed weights up to 16 MB. Sums are split by the shape, never by threads: the same bits for any number of them.
@@ -20,8 +21,10 @@ mod depthwise;
 mod direct;
 mod forward;
 mod input_gradient;
+mod kernel;
 mod low_rank_gradients;
 mod matrix;
+mod panels;
 mod patches;
 mod product;
 mod short;

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::super::activation::Activation;
 use super::super::block::{self, COLUMNS, Rows, Scalars};
 use super::super::lanes::{Lanes, arch};
-use super::weights::{CHANNELS, Panels};
+use super::panels::{CHANNELS, Panels};
 use super::window::LANES;
 
 /// A window, read at the offsets of some taps; where whole registers may not be read to the end of its last row, of one tap.

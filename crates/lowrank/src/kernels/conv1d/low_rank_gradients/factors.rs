@@ -1,8 +1,10 @@
 //! The factors as the products read them.
 
 use super::super::Problem;
+use super::super::kernel::Kernel;
+use super::super::panels::Panels;
 use super::super::tiles::blocks;
-use super::super::weights::{LowRank, Panels, Strides};
+use super::super::weights::{LowRank, Weight};
 
 /// The factors, packed by blocks of channels.
 pub(super) struct Factors {
@@ -19,18 +21,18 @@ impl Factors {
         let rank = low.rank / low.blocks;
         let all = (0..taps).collect::<Vec<_>>();
         let at_once = if tap_by_tap { 1 } else { taps.max(1) };
-        let of_a = Strides { row: n, channel: taps, tap: 1 };
-        let of_b = Strides { row: 1, channel: rank, tap: 0 };
         let pack_a = |a: &[f32]| {
-            let of_taps = |from: usize, depth| {
-                all.chunks(at_once)
-                    .map(|taps_read| Panels::pack(&a[from * taps..], [rank, depth], taps_read, of_a))
-                    .collect()
+            let weight = Weight::plain(a);
+            let kernel = Kernel::new(&weight, [rank, inputs, taps]);
+            let pack = |(from, depth): (usize, usize)| {
+                all.chunks(at_once).map(|taps| Panels::pack(&kernel, 0, from..from + depth, taps)).collect()
             };
-            blocks(inputs).map(|(from, depth)| of_taps(from, depth)).collect()
+            blocks(inputs).map(pack).collect()
         };
         let pack_b = |b: &[f32]| {
-            blocks(outputs).map(|(from, depth)| Panels::pack(&b[from * rank..], [rank, depth], &[0], of_b)).collect()
+            let weight = Weight::plain(b);
+            let kernel = Kernel::new(&weight, [outputs, rank, 1]).transposed();
+            blocks(outputs).map(|(from, depth)| Panels::pack(&kernel, 0, from..from + depth, &[0])).collect()
         };
         Self {
             a: low.a.chunks_exact(rank * n).map(pack_a).collect(),

@@ -1,11 +1,11 @@
 //! The sums of one tile.
 
 use super::super::super::scratch;
+use super::super::panels::Panels;
 use super::super::product::{self, Source, add_product};
 use super::super::signals::Signals;
 use super::super::sums::{Rows, add_sums};
 use super::super::tiles::{CHANNELS, Tile, blocks};
-use super::super::weights::Panels;
 use super::super::window::{LANES, Layout, Reading};
 use super::factors::Factors;
 

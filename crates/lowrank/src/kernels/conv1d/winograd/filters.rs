@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::super::block::{self, Scalars};
 use super::super::super::lanes::{Lanes, arch};
 use super::super::super::scratch::{self, Buffer};
-use super::super::weights::Strides;
+use super::super::kernel::{Kernel, Strides};
 use super::minimal::{Four, Minimal, OUTPUTS, Three, Two};
 use super::scheme::{Progression, Scheme};
 
@@ -22,8 +22,9 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// Of the kernel `(rows, channels, taps)` that stands in `values` at `strides`.
-    pub fn new(scheme: &Scheme, values: &[f32], [rows, channels]: [usize; 2], strides: Strides) -> Self {
+    /// Of the kernels of a group.
+    pub fn new(scheme: &Scheme, kernel: &Kernel<'_>, group: usize) -> Self {
+        let [rows, channels] = kernel.size;
         let height = arch().dispatch(Height);
         let mut block = 0;
         let places: Vec<_> = (0..scheme.sums())
@@ -38,8 +39,12 @@ impl Filters {
         let mut data = Buffer::new(rows.div_ceil(height) * block);
         data.par_chunks_mut(block).enumerate().for_each(|(index, data)| {
             let rows = index * height..rows.min((index + 1) * height);
-            let task = Task { scheme, values, channels, strides, rows, places: &places, data };
-            task.run();
+            let (of_kernel, count) = (kernel.memory([rows.len(), channels]), rows.len());
+            scratch::with(of_kernel + count * scheme.most_taps() * channels, |memory| {
+                let (memory, line) = memory.split_at_mut(of_kernel);
+                let (values, strides) = kernel.block(group, rows, 0..channels, memory);
+                Task { scheme, values, channels, strides, rows: count, places: &places, data }.run(line);
+            });
         });
         Self { data, height, rows, places, block }
     }
@@ -72,16 +77,17 @@ struct Task<'a> {
     values: &'a [f32],
     channels: usize,
     strides: Strides,
-    rows: std::ops::Range<usize>,
+    rows: usize,
     places: &'a [(usize, usize)],
     data: &'a mut [f32],
 }
 
 impl Task<'_> {
-    fn run(mut self) {
+    /// With memory for the taps of all rows.
+    fn run(mut self, line: &mut [f32]) {
         let mut first = 0;
         for run in &self.scheme.filtered {
-            self.progression(run, |task, row, taps| match task.scheme.length {
+            self.progression(run, line, |task, row, taps| match task.scheme.length {
                 2 => task.transform(&Two::G, row, taps, first),
                 3 => task.transform(&Three::G, row, taps, first),
                 _ => task.transform(&Four::G, row, taps, first),
@@ -89,7 +95,7 @@ impl Task<'_> {
             first += run.filters;
         }
         for (index, run) in self.scheme.single.iter().enumerate() {
-            self.progression(run, |task, row, taps| {
+            self.progression(run, line, |task, row, taps| {
                 for output in 0..OUTPUTS {
                     let start = task.start(task.scheme.points() + output, row, index);
                     task.data[start..][..taps.len()].copy_from_slice(taps);
@@ -99,22 +105,19 @@ impl Task<'_> {
     }
 
     /// Gives `write` the taps of every row, each tap's channels one after the other.
-    fn progression(&mut self, run: &Progression, write: impl Fn(&mut Self, usize, &[f32])) {
+    fn progression(&mut self, run: &Progression, line: &mut [f32], write: impl Fn(&mut Self, usize, &[f32])) {
         let (count, channels, strides) = (run.taps.len(), self.channels, self.strides);
-        let rows = self.rows.clone();
-        scratch::with(rows.len() * count * channels, |taps| {
-            for channel in 0..channels {
-                for (index, row) in rows.clone().enumerate() {
-                    let source = &self.values[row * strides.row + channel * strides.channel..];
-                    for (at, tap) in run.taps.iter().enumerate() {
-                        taps[(index * count + at) * channels + channel] = source[tap * strides.tap];
-                    }
+        for channel in 0..channels {
+            for row in 0..self.rows {
+                let source = &self.values[row * strides.row + channel * strides.channel..];
+                for (at, tap) in run.taps.iter().enumerate() {
+                    line[(row * count + at) * channels + channel] = source[tap * strides.tap];
                 }
             }
-            for (row, taps) in taps.chunks_exact(count * channels).enumerate() {
-                write(self, row, taps);
-            }
-        });
+        }
+        for (row, taps) in line.chunks_exact(count * channels).take(self.rows).enumerate() {
+            write(self, row, taps);
+        }
     }
 
     /// The filters from `first` of a row.

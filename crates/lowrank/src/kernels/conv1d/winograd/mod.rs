@@ -22,9 +22,9 @@ use rayon::prelude::*;
 
 use super::super::lanes::arch;
 use super::super::scratch;
+use super::kernel::Kernel;
 use super::product::Epilogue;
 use super::signals::Signals;
-use super::weights::Strides;
 use super::window::Reading;
 use filters::Filters;
 use minimal::{Four, Minimal, Three, Two};
@@ -35,17 +35,6 @@ pub(super) use scheme::Scheme;
 use task::{Sizes, Task};
 use tiles::Tiles;
 
-/// Weights `(groups · rows, channels, taps)` in some order.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel<'a> {
-    pub values: &'a [f32],
-    /// Rows and channels of a group.
-    pub size: [usize; 2],
-    /// From a group to the next.
-    pub group: usize,
-    pub strides: Strides,
-}
-
 /// Columns of every signal of a batch, by minimal filtering.
 pub(super) struct Convolution<'a> {
     pub scheme: &'a Scheme,
@@ -54,7 +43,7 @@ pub(super) struct Convolution<'a> {
     pub batch: usize,
     /// The first column, and how many.
     pub columns: (usize, usize),
-    pub kernel: &'a Kernel<'a>,
+    pub kernel: Kernel<'a>,
     pub epilogue: Epilogue<'a>,
     pub y: Place<'a>,
 }
@@ -69,10 +58,8 @@ impl Convolution<'_> {
     }
 
     fn by<M: Minimal<R, E>, const R: usize, const E: usize>(&self) {
-        let (Kernel { values, size, group, strides }, groups) = (*self.kernel, self.x.rows.groups);
-        let [rows, channels] = size;
-        let filters: Vec<_> =
-            (0..groups).map(|index| Filters::new(self.scheme, &values[index * group..], size, strides)).collect();
+        let ([rows, channels], groups) = (self.kernel.size, self.x.rows.groups);
+        let filters: Vec<_> = (0..groups).map(|group| Filters::new(self.scheme, &self.kernel, group)).collect();
         let tiles = Tiles::new(self.scheme, self.columns.1, self.batch, channels);
         (0..tiles.count() * groups).into_par_iter().for_each(|index| {
             let (tile, group) = (tiles.get(index / groups), index % groups);

@@ -67,6 +67,11 @@ impl Scheme {
         self.points() + if self.single.is_empty() { 0 } else { OUTPUTS }
     }
 
+    /// Taps of a progression, at most.
+    pub(super) fn most_taps(&self) -> usize {
+        self.filtered.iter().chain(&self.single).map(|run| run.taps.len()).max().unwrap_or(0)
+    }
+
     /// Filters that follow each other, at most.
     pub(super) fn longest(&self) -> usize {
         self.filtered.iter().map(|run| run.filters).max().unwrap_or(1)

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 fn main() -> anyhow::Result<()> {
     // As the command does.
     lowrank::memory::keep_pages();
+    machine::pin_threads()?;
     args::run()
 }
 

@@ -1,9 +1,12 @@
-//! Peers in turn: A B C, A B C, ...
+//! Peers in turn, all of them in every round.
 //!
-//! A machine that gets slower or faster while it measures does so for all of them. Every measured call follows one that is
-//! not: nobody pays for the caches, and the sleeping threads, that the peer before has left.
+//! A machine that gets slower or faster while it measures does so for all of them. The order changes from round to round,
+//! so that none always follows the same other. Every measured call follows
+//! one that is not, and a short one up to three: nobody pays for the caches, and the sleeping threads, that the peer before
+//! has left.
 
 use anyhow::Result;
+use lowrank::random::Random;
 
 use crate::peer::{Mode, Peer};
 use crate::record::Series;
@@ -12,6 +15,8 @@ use crate::record::Series;
 const SLOW_MS: f64 = 2000.0;
 /// What is said of it.
 pub const SLOW: &str = "slower than 2 s a call, 3 rounds";
+/// What the calls before a measured one take together, in milliseconds.
+const REHEARSED_MS: f64 = 20.0;
 /// How many times.
 const SLOW_ROUNDS: usize = 3;
 /// Rounds that are over sooner, in milliseconds, are repeated until they have taken this long, or
@@ -26,9 +31,10 @@ pub fn measure(peers: &mut [Box<dyn Peer>], mode: Mode, rounds: usize) -> Result
     let rounds = enough(rounds, warm.iter().sum());
     let mut times = vec![Vec::new(); peers.len()];
     for round in 0..rounds {
-        for ((peer, times), warm) in peers.iter_mut().zip(&mut times).zip(&warm) {
+        for index in order(peers.len(), round) {
+            let (peer, times, warm) = (&mut peers[index], &mut times[index], &warm[index]);
             if *warm <= SLOW_MS {
-                peer.run(mode)?;
+                (0..rehearsals(*warm)).try_for_each(|_| peer.run(mode).map(drop))?;
             } else if round >= SLOW_ROUNDS {
                 continue;
             }
@@ -36,6 +42,20 @@ pub fn measure(peers: &mut [Box<dyn Peer>], mode: Mode, rounds: usize) -> Result
         }
     }
     Ok(peers.iter().zip(times).map(|(peer, times)| Series::new(peer.name(), times)).collect())
+}
+
+/// An order of the peers for each round; the same in every run.
+fn order(peers: usize, round: usize) -> Vec<usize> {
+    let mut random = Random::new(0, "order of the peers", round as u64);
+    let mut order: Vec<(u64, usize)> = (0..peers).map(|peer| (random.bits(), peer)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, peer)| peer).collect()
+}
+
+/// Calls before a measured one: until they have taken [`REHEARSED_MS`], one at least and three at most.
+#[expect(clippy::cast_precision_loss, reason = "a small count")]
+fn rehearsals(call_ms: f64) -> usize {
+    [1, 2].into_iter().find(|calls| *calls as f64 * call_ms >= REHEARSED_MS).unwrap_or(3)
 }
 
 /// Short calls are repeated more often.
@@ -91,6 +111,11 @@ mod tests {
     #[test]
     fn short_rounds_are_repeated() {
         assert_eq!([enough(15, 400.0), enough(15, 10.0), enough(15, 0.0)], [15, 30, 60]);
+    }
+
+    #[test]
+    fn short_calls_are_rehearsed_more_often() {
+        assert_eq!([rehearsals(0.5), rehearsals(12.0), rehearsals(300.0)], [3, 2, 1]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Drop for Server {
 pub fn command() -> Command {
     let python = std::env::var("LOWRANK_PYTHON").unwrap_or_else(|_| "python3".into());
     let mut command = Command::new(python);
-    command.arg("-B").arg(crate::folder().join("peers/torch_peer.py"));
+    command.arg("-B").arg(crate::folder().join("peers/torch_peer.py")).env("OMP_PROC_BIND", "true");
     command
 }
 

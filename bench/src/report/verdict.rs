@@ -86,11 +86,15 @@ fn overheads(part: &Part) -> Vec<Bar> {
         let wide = figures::main(part, mode).filter(|layer| channels.contains(&layer.geometry.channels()));
         Summary::ratios(wide, lowrank::LORA, lowrank::FROZEN)
     };
+    let one_group = |layer: &&Layer| layer.geometry.channels() >= 64 && layer.geometry.groups == 1;
+    let ungrouped = figures::main(part, Mode::Train).filter(one_group);
+    let ungrouped = Summary::ratios(ungrouped, lowrank::LORA, lowrank::FROZEN);
     let slopes = figures::sweeps(&part.lengths, Mode::Train);
     let slopes = slopes.iter().filter_map(|sweep| Some((sweep[0].geometry.name.as_str(), figures::slope(sweep)?)));
     let slope = Summary::of(slopes);
     vec![
         Bar::geomean("overhead, 64 channels and up, geomean", 1.10, overhead(part).as_ref()),
+        Bar::geomean("overhead, 64 channels and up, ungrouped, geomean", 1.10, ungrouped.as_ref()),
         Bar::worst("overhead, 128 channels and up, worst", 1.25, from(Mode::Train, 128..usize::MAX).as_ref()),
         Bar::worst("overhead, 64 to 127 channels, worst", 1.35, from(Mode::Train, 64..128).as_ref()),
         Bar::worst("overhead, largest over smallest length - 1", 0.05, slope.as_ref()),

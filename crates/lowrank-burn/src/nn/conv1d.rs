@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::PaddingConfig1d;
-use burn::tensor::ops::{ConvOptions, PadMode};
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 use lowrank::geometry::PaddingMode;
 
@@ -82,14 +82,9 @@ impl Conv1d {
     #[must_use]
     pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
         let padding = self.padding_pair(input.dims()[2]);
-        let (input, padding) = match self.padding_mode {
-            PaddingMode::Zeros => (input, padding),
-            PaddingMode::Reflect => (input.pad([padding], PadMode::Reflect), (0, 0)),
-            PaddingMode::Replicate => (input.pad([padding], PadMode::Edge), (0, 0)),
-            PaddingMode::Circular => (wrap(input, padding), (0, 0)),
-        };
         let options = ConvOptions::new_with_padding([self.stride], [padding], [self.dilation], self.groups);
-        conv::forward(input, &self.weight, self.bias.as_ref(), &ConvDims::One(options))
+        let dims = ConvDims::One(options, self.padding_mode);
+        conv::forward(input, &self.weight, self.bias.as_ref(), &dims)
     }
 
     fn padding_pair(&self, length: usize) -> (usize, usize) {
@@ -99,18 +94,4 @@ impl Conv1d {
             PaddingConfig1d::Same => super::conv2d::same_padding(self.kernel_size, self.stride, self.dilation, length),
         }
     }
-}
-
-/// Circular padding: the end before the beginning and the beginning after the end.
-fn wrap(input: Tensor<3>, (left, right): (usize, usize)) -> Tensor<3> {
-    let length = input.dims()[2];
-    let mut parts = Vec::new();
-    if left > 0 {
-        parts.push(input.clone().narrow(2, length - left, left));
-    }
-    parts.push(input.clone());
-    if right > 0 {
-        parts.push(input.narrow(2, 0, right));
-    }
-    Tensor::cat(parts, 2)
 }

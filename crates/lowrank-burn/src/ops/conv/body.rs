@@ -3,8 +3,9 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
+use burn::tensor::ops::ConvOptions;
 
-use super::{ConvDims, LowRankConv};
+use super::{ConvDims, LowRankConv, padding};
 
 /// Forward and gradients of convolutions, plain and with a folded low-rank adapter, on one backend.
 ///
@@ -154,9 +155,9 @@ fn low_rank_gradients<B: Backend>(
 }
 
 fn bare<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, dims: &ConvDims) -> FloatTensor<B> {
-    match dims.clone() {
-        ConvDims::One(options) => B::conv1d(x, weight, None, options),
-        ConvDims::Two(options) => B::conv2d(x, weight, None, options),
+    match padding::pad::<B>(x, dims) {
+        (x, ConvDims::One(options, _)) => B::conv1d(x, weight, None, options),
+        (x, ConvDims::Two(options)) => B::conv2d(x, weight, None, options),
     }
 }
 
@@ -166,9 +167,9 @@ pub(super) fn conv<B: Backend>(
     bias: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
-    match dims.clone() {
-        ConvDims::One(options) => B::conv1d(x, weight, Some(bias), options),
-        ConvDims::Two(options) => B::conv2d(x, weight, Some(bias), options),
+    match padding::pad::<B>(x, dims) {
+        (x, ConvDims::One(options, _)) => B::conv1d(x, weight, Some(bias), options),
+        (x, ConvDims::Two(options)) => B::conv2d(x, weight, Some(bias), options),
     }
 }
 
@@ -178,9 +179,9 @@ pub(super) fn conv_dx<B: Backend>(
     dy: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
-    match dims.clone() {
-        ConvDims::One(options) => B::conv1d_x_backward(x, weight, dy, options),
-        ConvDims::Two(options) => B::conv2d_x_backward(x, weight, dy, options),
+    match padding::pad::<B>(x, dims) {
+        (x, ConvDims::One(options, _)) => padding::fold::<B>(B::conv1d_x_backward(x, weight, dy, options), dims),
+        (x, ConvDims::Two(options)) => B::conv2d_x_backward(x, weight, dy, options),
     }
 }
 
@@ -190,8 +191,37 @@ pub(super) fn conv_dw<B: Backend>(
     dy: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
-    match dims.clone() {
-        ConvDims::One(options) => B::conv1d_weight_backward(x, weight, dy, options),
-        ConvDims::Two(options) => B::conv2d_weight_backward(x, weight, dy, options),
+    match padding::pad::<B>(x, dims) {
+        (x, ConvDims::One(options, _)) => {
+            let (x, options) = without_remainder::<B>(x, weight.shape()[2], options);
+            B::conv1d_weight_backward(x, weight, dy, options)
+        }
+        (x, ConvDims::Two(options)) => B::conv2d_weight_backward(x, weight, dy, options),
     }
+}
+
+/// The input without the positions at its end that no output reads, in padding or in `x` itself.
+///
+/// Burn 0.22.1 computes a wrong weight gradient for a grouped 1-D convolution whose stride leaves such a remainder.
+fn without_remainder<B: Backend>(
+    x: FloatTensor<B>,
+    kernel: usize,
+    options: ConvOptions<1>,
+) -> (FloatTensor<B>, ConvOptions<1>) {
+    let ([stride], [dilation], [(before, after)]) = (options.stride, options.dilation, options.padding);
+    let (length, span) = (x.shape()[2], dilation * kernel.saturating_sub(1) + 1);
+    let padded = length + before + after;
+    if options.groups == 1 || stride == 1 || padded < span {
+        return (x, options);
+    }
+    let remainder = (padded - span) % stride;
+    let (after, unread) = (after.saturating_sub(remainder), remainder.saturating_sub(after));
+    let (x, padding) = if unread < length {
+        (padding::positions::<B>(&x, 0..length - unread), (before, after))
+    } else {
+        // All outputs read padding alone; a tensor cannot be empty, so a zero stands in for a position of it.
+        let zero = B::float_mul_scalar(padding::positions::<B>(&x, 0..1), Scalar::from(0.0_f32));
+        (zero, (before - (unread - length) - 1, after))
+    };
+    (x, ConvOptions { padding: [padding], ..options })
 }

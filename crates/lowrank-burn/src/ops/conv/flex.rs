@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
-use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
+use lowrank::geometry::{Axis, ConvGeometry, Padding};
 use lowrank::kernels::activation::Activation;
 use lowrank::kernels::conv1d::{self, LowRank, Problem, Values, Weight};
 
@@ -81,7 +81,7 @@ struct Fast {
 impl Fast {
     /// `None` for two axes, for another type than `f32`, and for shapes that do not fit: those are the default's to refuse.
     fn new(x: &FlexTensor, weight: &FlexTensor, dims: &ConvDims, others: &[&FlexTensor]) -> Option<Self> {
-        let ConvDims::One(options) = dims else { return None };
+        let ConvDims::One(options, mode) = dims else { return None };
         if [x, weight].into_iter().chain(others.iter().copied()).any(|tensor| tensor.dtype() != DType::F32) {
             return None;
         }
@@ -93,7 +93,7 @@ impl Fast {
             dilation: options.dilation[0],
             padding: Padding::Explicit(before, after),
         };
-        let geometry = ConvGeometry::new(input[1], kernel[0], options.groups, PaddingMode::Zeros, vec![axis]).ok()?;
+        let geometry = ConvGeometry::new(input[1], kernel[0], options.groups, *mode, vec![axis]).ok()?;
         let columns = geometry.output_lengths(&[input[2]]).ok()?[0];
         (geometry.weight_shape()[..] == kernel[..]).then_some(Self {
             geometry,

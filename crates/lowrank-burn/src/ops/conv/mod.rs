@@ -3,20 +3,22 @@
 mod body;
 mod flex;
 mod graph;
+mod padding;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 use burn::tensor::ops::ConvOptions;
+use lowrank::geometry::PaddingMode;
 
 pub use body::ConvBody;
 pub use graph::LoraConv;
 
-/// Stride, zero padding, dilation and groups of a convolution over one or two axes.
+/// Stride, padding, dilation and groups of a convolution over one or two axes.
 #[derive(Debug, Clone)]
 pub enum ConvDims {
-    /// Over `[batch, channels, length]`.
-    One(ConvOptions<1>),
-    /// Over `[batch, channels, height, width]`.
+    /// Over `[batch, channels, length]`, and what is added at the ends of the signals.
+    One(ConvOptions<1>, PaddingMode),
+    /// Over `[batch, channels, height, width]`, with zeros around.
     Two(ConvOptions<2>),
 }
 
@@ -25,7 +27,7 @@ impl ConvDims {
     #[must_use]
     pub fn groups(&self) -> usize {
         match self {
-            Self::One(options) => options.groups,
+            Self::One(options, _) => options.groups,
             Self::Two(options) => options.groups,
         }
     }
@@ -34,7 +36,7 @@ impl ConvDims {
     #[must_use]
     pub fn ungrouped(&self) -> Self {
         match self.clone() {
-            Self::One(options) => Self::One(ConvOptions { groups: 1, ..options }),
+            Self::One(options, mode) => Self::One(ConvOptions { groups: 1, ..options }, mode),
             Self::Two(options) => Self::Two(ConvOptions { groups: 1, ..options }),
         }
     }
@@ -43,7 +45,7 @@ impl ConvDims {
     #[must_use]
     pub fn pointwise(&self, groups: usize) -> Self {
         match self {
-            Self::One(_) => Self::One(ConvOptions::new([1], [0], [1], groups)),
+            Self::One(..) => Self::One(ConvOptions::new([1], [0], [1], groups), PaddingMode::Zeros),
             Self::Two(_) => Self::Two(ConvOptions::new([1, 1], [0, 0], [1, 1], groups)),
         }
     }
@@ -87,7 +89,6 @@ pub fn lora_conv<const D: usize>(
     bias: Option<Tensor<1>>,
     spec: &LowRankConv,
 ) -> Tensor<D> {
-    let (x, dims) = without_remainder(x, &weight, &spec.dims);
     let (constant, trained) = split_bias(bias, &weight);
     let y = Tensor::from_dispatch(<Dispatch as LoraConv>::lora_conv(
         x.into_dispatch(),
@@ -95,7 +96,7 @@ pub fn lora_conv<const D: usize>(
         a.into_dispatch(),
         b.into_dispatch(),
         constant.into_dispatch(),
-        LowRankConv { dims, ..spec.clone() },
+        spec.clone(),
     ));
     add_bias(y, trained)
 }
@@ -111,13 +112,12 @@ pub fn convolve<const D: usize>(
     bias: Option<Tensor<1>>,
     dims: &ConvDims,
 ) -> Tensor<D> {
-    let (x, dims) = without_remainder(x, &weight, dims);
     let (constant, trained) = split_bias(bias, &weight);
     let y = Tensor::from_dispatch(<Dispatch as LoraConv>::plain_conv(
         x.into_dispatch(),
         weight.into_dispatch(),
         constant.into_dispatch(),
-        dims,
+        dims.clone(),
     ));
     add_bias(y, trained)
 }
@@ -138,26 +138,4 @@ fn add_bias<const D: usize>(y: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> 
     let mut shape = [1; D];
     shape[1] = bias.dims()[0];
     y + bias.reshape(shape)
-}
-
-/// The input without the positions at its end that no output reads, in padding or in `x` itself.
-///
-/// Burn 0.22.1 computes a wrong weight gradient for a grouped 1-D convolution whose stride leaves such a remainder.
-fn without_remainder<const D: usize>(x: Tensor<D>, weight: &Tensor<D>, dims: &ConvDims) -> (Tensor<D>, ConvDims) {
-    let ConvDims::One(options) = dims else { return (x, dims.clone()) };
-    let ([stride], [dilation], [(before, after)]) = (options.stride, options.dilation, options.padding);
-    let (length, span) = (x.dims()[2], dilation * (weight.dims()[2].saturating_sub(1)) + 1);
-    let padded = length + before + after;
-    if options.groups == 1 || stride == 1 || padded < span {
-        return (x, dims.clone());
-    }
-    let remainder = (padded - span) % stride;
-    let (after, unread) = (after.saturating_sub(remainder), remainder.saturating_sub(after));
-    let (x, padding) = if unread < length {
-        (x.narrow(2, 0, length - unread), (before, after))
-    } else {
-        // All outputs read padding alone; a tensor cannot be empty, so a zero stands in for a position of it.
-        (x.narrow(2, 0, 1).mul_scalar(0.0), (before - (unread - length) - 1, after))
-    };
-    (x, ConvDims::One(ConvOptions { padding: [padding], ..options.clone() }))
 }

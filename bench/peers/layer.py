@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from forms import TwoPath, WeightSpace, adapt, make_factors
+from forms import Factors, TwoPath, WeightSpace, adapt, make_factors
 from with_peft import Unsuitable, adapt_with_peft, difference, try_peft
 
 # alpha / r is 2 at every rank.
@@ -41,6 +41,11 @@ def make_base(geometry: dict) -> Padded:
     return Padded(conv, explicit, mode)
 
 
+def rank_is_wasted(conv: nn.Conv1d, factors: Factors) -> bool:
+    """Whether the low-rank path of a group is wider than what it reads."""
+    return factors.b.shape[1] > conv.weight[0].numel()
+
+
 class LayerWorkload:
     """The layer of a geometry, held once for each peer; all peers share their first weights and their data."""
 
@@ -53,18 +58,23 @@ class LayerWorkload:
         factors = {"conv": make_factors(base.conv, rank, ALPHA_OF_RANK * rank)}
         self.marks: dict[str, str] = {}
         weight = adapt(copy.deepcopy(base), WeightSpace, factors)
-        self.peers = {
+        peers = {
             "torch-frozen": base,
             "torch-peft": self.two_path(geometry, base, factors, weight),
             "torch-weight": weight,
             "torch-full": copy.deepcopy(base).requires_grad_(True),
         }
+        self.peers = {name: model for name, model in peers.items() if model is not None}
         self.x.requires_grad_(True)
 
-    def two_path(self, geometry: dict, base: Padded, factors: dict, weight: nn.Module) -> nn.Module:
+    def two_path(self, geometry: dict, base: Padded, factors: dict, weight: nn.Module) -> nn.Module | None:
         try:
             try_peft(lambda: make_base(geometry), factors, self.x.shape)
         except Unsuitable as reason:
+            if rank_is_wasted(base.conv, factors["conv"]):
+                # Nobody would write it, and to be faster than it says nothing.
+                self.marks["torch-peft"] = f"left out: {reason}, and the rank is above in / groups * kernel"
+                return None
             self.marks["torch-peft"] = f"two-path by hand: {reason}"
             return adapt(copy.deepcopy(base), TwoPath, factors)
         adapted = adapt_with_peft(copy.deepcopy(base), factors)

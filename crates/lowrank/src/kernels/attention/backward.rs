@@ -110,12 +110,12 @@ impl WithSimd for OnHead<'_, '_> {
             softmax_backward(simd, shape, &p, &mut ds);
             let place = Place { start: places[0].start + block.start * places[0].row_stride, ..places[0] };
             // SAFETY: a head is written by its task alone.
-            unsafe { multiply_all(simd, ds.matrix(), keys, shape.head_dim, Start::Zero, place) };
+            unsafe { multiply_all(simd, ds.matrix(), keys, shape.head_dim, Start::ZERO, place) };
             for (left, right, sums) in [(&p, d_o, &mut *dv), (&ds, q, &mut *dk)] {
                 let (left, right) = (left.matrix().transposed(), right.rows(block.clone()));
                 let place = Place { output: &Shared::new(sums), start: 0, row_stride: shape.head_dim };
                 // SAFETY: scratch of this thread, zero at first.
-                unsafe { multiply_in_place(simd, left, right, Start::There, place, strip) };
+                unsafe { multiply_in_place(simd, left, right, Start::THERE, place, strip) };
             }
         }
         for (gradient, place) in [(dk, places[1]), (dv, places[2])] {

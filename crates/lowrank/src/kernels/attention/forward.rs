@@ -88,7 +88,7 @@ impl WithSimd for OnHead<'_, '_> {
             let place = Place { start: place.start + block.start * place.row_stride, ..place };
             let (p, head_dim) = (scores.matrix(), shape.head_dim);
             // SAFETY: the queries of a head are written by one task.
-            unsafe { multiply_all(simd, p, values, head_dim, Start::Zero, place) };
+            unsafe { multiply_all(simd, p, values, head_dim, Start::ZERO, place) };
         }
     }
 }

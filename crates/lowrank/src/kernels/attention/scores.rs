@@ -41,7 +41,7 @@ impl<'m> Scores<'m> {
         let rows = &mut memory[..queries.len() * stride];
         let place = Place { output: &Shared::new(rows), start: 0, row_stride: stride };
         // SAFETY: scratch of this thread.
-        unsafe { multiply_all(simd, left.rows(queries.clone()), strips, seen, Start::Zero, place) };
+        unsafe { multiply_all(simd, left.rows(queries.clone()), strips, seen, Start::ZERO, place) };
         Self { rows, stride, queries, seen }
     }
 

@@ -44,7 +44,7 @@ impl WithSimd for Few<'_, '_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { task, strip } = self;
         let zeros = vec![0.0; task.columns.len()];
-        let start = if let Start::Bias(bias) = task.start { bias } else { &zeros };
+        let start = if task.start.bias.is_empty() { &zeros } else { task.start.bias };
         for row in task.rows.clone() {
             // SAFETY: the columns are written by their task alone.
             unsafe { task.place.output.write(task.place.start + row * task.place.row_stride, start) };
@@ -58,7 +58,7 @@ impl WithSimd for Few<'_, '_, '_> {
                     let steps = first..right.rows.min(first + STEPS);
                     let (left, right) = (left.columns(steps.clone()), right.rows(steps));
                     // SAFETY: the columns are written by their task alone, and have been above.
-                    unsafe { multiply_in_place(simd, left, right, Start::There, task.place, strip) };
+                    unsafe { multiply_in_place(simd, left, right, Start::THERE, task.place, strip) };
                 }
             } else {
                 for first in (0..right.columns).step_by(COLUMNS) {

@@ -88,10 +88,10 @@ impl WithSimd for OnRows<'_, '_, '_> {
         let (narrow, strip) = memory.split_at_mut(ROWS * rank);
         let h = Place { output: &Shared::new(narrow), start: 0, row_stride: rank };
         // SAFETY: scratch of this thread.
-        unsafe { multiply_all(simd, read, strips, rank, Start::Zero, h) };
+        unsafe { multiply_all(simd, read, strips, rank, Start::ZERO, h) };
         let h = Matrix::row_major(&narrow[..read.rows * rank], [read.rows, rank]).transposed();
         let place = Place { output: &Shared::new(sums), start: 0, row_stride: summed.columns };
         // SAFETY: the sums are this task's, and zero at first.
-        unsafe { multiply_in_place(simd, h, summed, Start::There, place, strip) };
+        unsafe { multiply_in_place(simd, h, summed, Start::THERE, place, strip) };
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn product(
         let run = |index: usize| {
             let (first, row) = (index / chunks * width, index % chunks * height);
             let strip = first..columns.min(first + width);
-            let start = bias.map_or(Start::Zero, |bias| Start::Bias(&bias[strip.clone()]));
+            let start = bias.map_or(Start::ZERO, |bias| Start::bias(&bias[strip.clone()]));
             let place = Place { output, start: row * columns + first, row_stride: columns };
             let task = Task { terms, columns: strip, rows: row..rows.min(row + height), start, place };
             if few { few::run(&task) } else { task.run() }
@@ -114,11 +114,11 @@ impl WithSimd for Packed<'_, '_> {
                 pack(second, columns.clone(), factor, stride);
                 let place = Place { output: &Shared::new(strip), start: 0, row_stride: stride };
                 // SAFETY: the strip is this task's, and packed.
-                unsafe { multiply(simd, first, (factor, stride), count, Start::There, place) };
+                unsafe { multiply(simd, first, (factor, stride), count, Start::THERE, place) };
             }
             // SAFETY: a strip of rows is written by its task alone; after the first term it has been.
             unsafe { multiply(simd, left.rows(rows.clone()), (strip, stride), count, start, place) };
-            start = Start::There;
+            start = Start::THERE;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Peers in turn, all of them in every round.
 //!
 //! A machine that gets slower or faster while it measures does so for all of them. The order changes from round to round,
-//! so that none always follows the same other. Every measured call follows
-//! one that is not, and a short one up to three: nobody pays for the caches, and the sleeping threads, that the peer before
-//! has left.
+//! so that none always follows the same other. A measured call of
+//! less than 100 ms follows one to three that are not: nobody pays for the caches, and the sleeping threads, that the peer
+//! before has left.
 
 use anyhow::Result;
 use lowrank::random::Random;
@@ -15,8 +15,6 @@ use crate::record::Series;
 const SLOW_MS: f64 = 2000.0;
 /// What is said of it.
 pub const SLOW: &str = "slower than 2 s a call, 3 rounds";
-/// What the calls before a measured one take together, in milliseconds.
-const REHEARSED_MS: f64 = 20.0;
 /// How many times.
 const SLOW_ROUNDS: usize = 3;
 /// Rounds that are over sooner, in milliseconds, are repeated until they have taken this long, or
@@ -33,11 +31,10 @@ pub fn measure(peers: &mut [Box<dyn Peer>], mode: Mode, rounds: usize) -> Result
     for round in 0..rounds {
         for index in order(peers.len(), round) {
             let (peer, times, warm) = (&mut peers[index], &mut times[index], &warm[index]);
-            if *warm <= SLOW_MS {
-                (0..rehearsals(*warm)).try_for_each(|_| peer.run(mode).map(drop))?;
-            } else if round >= SLOW_ROUNDS {
+            if *warm > SLOW_MS && round >= SLOW_ROUNDS {
                 continue;
             }
+            (0..rehearsals(*warm)).try_for_each(|_| peer.run(mode).map(drop))?;
             times.push(peer.run(mode)?);
         }
     }
@@ -52,10 +49,14 @@ fn order(peers: usize, round: usize) -> Vec<usize> {
     order.into_iter().map(|(_, peer)| peer).collect()
 }
 
-/// Calls before a measured one: until they have taken [`REHEARSED_MS`], one at least and three at most.
-#[expect(clippy::cast_precision_loss, reason = "a small count")]
+/// Calls before a measured one: three of a short one, none where it is too long for what came before to matter.
 fn rehearsals(call_ms: f64) -> usize {
-    [1, 2].into_iter().find(|calls| *calls as f64 * call_ms >= REHEARSED_MS).unwrap_or(3)
+    match call_ms {
+        ..7.0 => 3,
+        ..20.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    }
 }
 
 /// Short calls are repeated more often.
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn short_calls_are_rehearsed_more_often() {
-        assert_eq!([rehearsals(0.5), rehearsals(12.0), rehearsals(300.0)], [3, 2, 1]);
+        assert_eq!([rehearsals(0.5), rehearsals(12.0), rehearsals(50.0), rehearsals(300.0)], [3, 2, 1, 0]);
     }
 
     #[test]

@@ -9,7 +9,9 @@
 #![expect(clippy::needless_range_loop, reason = "loops of a constant length over arrays, which become registers")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
+
+use super::lanes::arch;
 
 /// Registers of columns in a full block.
 pub(super) const COLUMNS: usize = 3;
@@ -18,6 +20,22 @@ pub(super) const COLUMNS: usize = 3;
 #[inline(always)]
 pub(super) fn rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 8 } else { 4 }
+}
+
+/// [`rows`] on this machine.
+pub(super) fn height() -> usize {
+    arch().dispatch(Height)
+}
+
+struct Height;
+
+impl WithSimd for Height {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> usize {
+        rows::<S>()
+    }
 }
 
 /// A factor of which one value is used at a time: `(row, step)` is at `row · row_stride + step · step_stride`.

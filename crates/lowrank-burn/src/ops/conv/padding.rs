@@ -32,7 +32,7 @@ pub(super) fn fold<B: Backend>(dx: FloatTensor<B>, dims: &ConvDims) -> FloatTens
 }
 
 /// The convolution of an input that is padded already.
-pub(super) fn unpadded(dims: &ConvDims) -> ConvDims {
+fn unpadded(dims: &ConvDims) -> ConvDims {
     match dims {
         ConvDims::One(options, PaddingMode::Reflect | PaddingMode::Replicate | PaddingMode::Circular) => {
             ConvDims::One(ConvOptions { padding: [(0, 0)], ..options.clone() }, PaddingMode::Zeros)

@@ -5,7 +5,6 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::block;
-use super::super::lanes::arch;
 use super::super::scratch::{self, Buffer};
 use super::kernel::Kernel;
 
@@ -30,7 +29,7 @@ pub(super) const CHANNELS: usize = 64;
 impl Panels {
     /// Packs some channels and taps of the kernels of a group.
     pub fn pack(kernel: &Kernel<'_>, group: usize, channels: Range<usize>, taps: &[usize]) -> Self {
-        let height = arch().dispatch(Height);
+        let height = block::height();
         let (rows, first_channel, channels) = (kernel.size[0], channels.start, channels.len());
         let depth = (STEPS / taps.len().max(1)).clamp(8, CHANNELS).min(channels.max(1));
         let padded = height_of(rows, height);
@@ -88,16 +87,6 @@ impl Panels {
         let padded = height_of(self.rows, self.height);
         let start = padded * from * self.taps + first * depth * self.taps;
         &self.data[start..][..height * depth * self.taps]
-    }
-}
-
-struct Height;
-
-impl pulp::WithSimd for Height {
-    type Output = usize;
-
-    fn with_simd<S: pulp::Simd>(self, _simd: S) -> usize {
-        block::rows::<S>()
     }
 }
 

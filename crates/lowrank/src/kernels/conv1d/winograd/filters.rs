@@ -25,7 +25,7 @@ impl Filters {
     /// Of the kernels of a group.
     pub fn new(scheme: &Scheme, kernel: &Kernel<'_>, group: usize) -> Self {
         let [rows, channels] = kernel.size;
-        let height = arch().dispatch(Height);
+        let height = block::height();
         let mut block = 0;
         let places: Vec<_> = (0..scheme.sums())
             .map(|sum| {
@@ -59,16 +59,6 @@ impl Filters {
 
 fn filters(scheme: &Scheme) -> usize {
     scheme.filtered.iter().map(|run| run.filters).sum()
-}
-
-struct Height;
-
-impl pulp::WithSimd for Height {
-    type Output = usize;
-
-    fn with_simd<S: pulp::Simd>(self, _simd: S) -> usize {
-        block::rows::<S>()
-    }
 }
 
 /// One block of rows.

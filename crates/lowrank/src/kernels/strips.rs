@@ -25,6 +25,8 @@ const ROWS: usize = 64;
 
 /// Rows of a strip that are packed at a time: some lines of the cache of each column, where columns are contiguous.
 const RUN: usize = 64;
+/// Columns that are packed together: one store writes a value of each.
+const TOGETHER: usize = 8;
 
 /// Values of a register on this machine.
 fn lanes() -> usize {
@@ -84,24 +86,41 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
     let strip = &mut strip[..matrix.rows * stride];
     if matrix.column_stride == 1 {
         for (row, to) in strip.chunks_exact_mut(stride).enumerate() {
-            to[..count].copy_from_slice(&matrix.data[row * matrix.row_stride..][..count]);
+            copy(&matrix.data[row * matrix.row_stride..][..count], to);
             to[count..].fill(0.0);
         }
         return;
     }
     for (block, to) in strip.chunks_mut(RUN * stride).enumerate() {
-        for column in 0..count {
-            let from = &matrix.data[block * RUN * matrix.row_stride + column * matrix.column_stride..];
-            let to = to[column..].iter_mut().step_by(stride);
-            if matrix.row_stride == 1 {
-                to.zip(from).for_each(|(to, value)| *to = *value);
-            } else {
-                to.zip(from.iter().step_by(matrix.row_stride)).for_each(|(to, value)| *to = *value);
-            }
+        let from = matrix.rows(block * RUN..block * RUN + to.len() / stride);
+        let together = count / TOGETHER * TOGETHER;
+        for column in (0..together).step_by(TOGETHER) {
+            interleave::<TOGETHER>(from.columns(column..column + TOGETHER), &mut to[column..], stride);
+        }
+        for column in together..count {
+            interleave::<1>(from.columns(column..column + 1), &mut to[column..], stride);
         }
         if count < stride {
             to.chunks_exact_mut(stride).for_each(|to| to[count..].fill(0.0));
         }
+    }
+}
+
+/// The values of a row that may be short: a call of `memcpy` would take longer than they do.
+#[inline]
+fn copy(from: &[f32], to: &mut [f32]) {
+    let (from, rest) = from.as_chunks::<16>();
+    let (whole, to) = to.split_at_mut(from.len() * 16);
+    whole.as_chunks_mut().0.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    to[..rest.len()].copy_from_slice(rest);
+}
+
+/// Packs `N` columns, which a row of the strip has side by side and one store writes.
+#[inline]
+fn interleave<const N: usize>(columns: Matrix<'_, f32>, strip: &mut [f32], stride: usize) {
+    let from: [&[f32]; N] = std::array::from_fn(|column| &columns.data[column * columns.column_stride..]);
+    for (row, to) in strip.chunks_mut(stride).enumerate() {
+        to[..N].copy_from_slice(&from.map(|column| column[row * columns.row_stride]));
     }
 }
 

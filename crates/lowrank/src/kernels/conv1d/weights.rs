@@ -77,9 +77,10 @@ impl<'a> Weight<'a> {
             return Cow::Borrowed(values);
         }
         let mut values = vec![0.0; self.len()];
-        let chunks = values.par_chunks_mut((FOLDED * n).max(1)).enumerate();
+        let rows = (FOLDED / n.max(1)).max(ROWS);
+        let chunks = values.par_chunks_mut((rows * n).max(1)).enumerate();
         chunks.for_each(|(index, values)| {
-            let first = index * FOLDED;
+            let first = index * rows;
             self.fold(n, first..first + values.len() / n, 0..n, values);
         });
         Cow::Owned(values)
@@ -126,5 +127,6 @@ impl LowRank<'_> {
     }
 }
 
-/// Rows that a task folds.
-const FOLDED: usize = 16;
+/// Values that a task folds, and rows at least.
+const FOLDED: usize = 1 << 14;
+const ROWS: usize = 16;

@@ -14,6 +14,9 @@ use crate::machine::{Machine, date};
 use crate::record::{Part, Run};
 use crate::{folder, report, step};
 
+/// Rounds of the short form of conv1d.
+const QUICK_ROUNDS: usize = 9;
+
 /// Measures lowrank beside PyTorch, PEFT, stock Burn and candle.
 #[derive(Parser)]
 #[command(version, max_term_width = 120)]
@@ -100,6 +103,7 @@ impl Conv1d {
             (false, true) => Extent::Quick,
             (false, false) => Extent::Full,
         };
+        let rounds = if quick { rounds.min(QUICK_ROUNDS) } else { rounds };
         Ok(Plan { geometries, threads: rayon::current_num_threads(), rounds, extent })
     }
 }

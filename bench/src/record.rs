@@ -29,6 +29,13 @@ impl Series {
     }
 }
 
+/// One peer's time over another's: the median of the rounds' own ratios, which what slows a whole round does not touch.
+pub fn ratio(series: &[Series], peer: &str, over: &str) -> Option<f64> {
+    let rounds = |peer| series.iter().find(|series| series.peer == peer).map(|series| &series.rounds_ms);
+    let ratios: Vec<f64> = rounds(peer)?.iter().zip(rounds(over)?).map(|(ms, over)| ms / over).collect();
+    Some(median(&ratios))
+}
+
 /// Five digits, which is more than a clock is good for.
 fn rounded(ms: f64) -> f64 {
     format!("{ms:.4e}").parse().unwrap_or(ms)
@@ -55,9 +62,9 @@ impl Layer {
         find(&self.series, peer)
     }
 
-    /// One peer's median over another's.
+    /// One peer over another; see [`ratio`].
     pub fn ratio(&self, peer: &str, over: &str) -> Option<f64> {
-        Some(self.ms(peer)? / self.ms(over)?)
+        ratio(&self.series, peer, over)
     }
 }
 
@@ -84,6 +91,11 @@ impl Step {
     /// The median of a peer.
     pub fn ms(&self, peer: &str) -> Option<f64> {
         find(&self.series, peer)
+    }
+
+    /// One peer over another; see [`ratio`].
+    pub fn ratio(&self, peer: &str, over: &str) -> Option<f64> {
+        ratio(&self.series, peer, over)
     }
 }
 
@@ -153,4 +165,16 @@ pub struct Run {
     pub rounds: usize,
     /// One for every number of threads.
     pub parts: Vec<Part>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_the_median_of_those_of_the_rounds() {
+        let series = [Series::new("a", vec![2.0, 30.0, 6.0]), Series::new("b", vec![1.0, 10.0, 4.0, 9.0])];
+        assert_eq!(ratio(&series, "a", "b"), Some(2.0));
+        assert_eq!(ratio(&series, "a", "c"), None);
+    }
 }

@@ -1,9 +1,9 @@
 //! Peers in turn, all of them in every round.
 //!
 //! A machine that gets slower or faster while it measures does so for all of them. The order changes from round to round,
-//! so that none always follows the same other. A measured call of
-//! less than 100 ms follows one to three that are not: nobody pays for the caches, and the sleeping threads, that the peer
-//! before has left.
+//! so that none always follows the same other. The first call of a round does not count where a call takes less than
+//! 100 ms: nobody pays for the caches, and the sleeping threads, that the peer before has left. Of short calls the median
+//! of several is the round's.
 
 use anyhow::Result;
 use lowrank::random::Random;
@@ -34,8 +34,10 @@ pub fn measure(peers: &mut [Box<dyn Peer>], mode: Mode, rounds: usize) -> Result
             if *warm > SLOW_MS && round >= SLOW_ROUNDS {
                 continue;
             }
-            (0..rehearsals(*warm)).try_for_each(|_| peer.run(mode).map(drop))?;
-            times.push(peer.run(mode)?);
+            let [rehearsed, measured] = calls(*warm);
+            (0..rehearsed).try_for_each(|_| peer.run(mode).map(drop))?;
+            let calls: Vec<f64> = (0..measured).map(|_| peer.run(mode)).collect::<Result<_>>()?;
+            times.push(median(&calls));
         }
     }
     Ok(peers.iter().zip(times).map(|(peer, times)| Series::new(peer.name(), times)).collect())
@@ -49,13 +51,13 @@ fn order(peers: usize, round: usize) -> Vec<usize> {
     order.into_iter().map(|(_, peer)| peer).collect()
 }
 
-/// Calls before a measured one: three of a short one, none where it is too long for what came before to matter.
-fn rehearsals(call_ms: f64) -> usize {
+/// Calls of a round that do not count, and those that do.
+fn calls(call_ms: f64) -> [usize; 2] {
     match call_ms {
-        ..7.0 => 3,
-        ..20.0 => 2,
-        ..100.0 => 1,
-        _ => 0,
+        ..7.0 => [1, 5],
+        ..20.0 => [1, 3],
+        ..100.0 => [1, 1],
+        _ => [0, 1],
     }
 }
 
@@ -115,8 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn short_calls_are_rehearsed_more_often() {
-        assert_eq!([rehearsals(0.5), rehearsals(12.0), rehearsals(50.0), rehearsals(300.0)], [3, 2, 1, 0]);
+    fn short_calls_are_measured_more_often() {
+        assert_eq!([calls(0.5), calls(12.0), calls(50.0), calls(300.0)], [[1, 5], [1, 3], [1, 1], [0, 1]]);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn times(part: &Part) -> Table {
             let star = if step.marks.contains_key(peer) { "*" } else { "" };
             format!("{}{star}", ms(step.ms(peer)))
         };
-        let peft = step.ms(lowrank::LORA).zip(step.ms(python::PEFT)).map(|(ours, peft)| ours / peft);
+        let peft = step.ratio(lowrank::LORA, python::PEFT);
         let parameters = step.trainable.get(lowrank::LORA).map_or("-".into(), usize::to_string);
         let row = [title(step), cell(lowrank::LORA)].into_iter().chain(FORMS.map(cell));
         table.row(row.chain([ratio(over_fastest(step)), ratio(peft), parameters]));
@@ -69,8 +69,7 @@ fn times(part: &Part) -> Table {
 
 /// Ours over the fastest of `PyTorch`'s forms, full fine-tuning among them.
 fn over_fastest(step: &Step) -> Option<f64> {
-    let fastest = FORMS.iter().filter_map(|form| step.ms(form)).min_by(f64::total_cmp)?;
-    Some(step.ms(lowrank::LORA)? / fastest)
+    FORMS.iter().filter_map(|form| step.ratio(lowrank::LORA, form)).max_by(f64::total_cmp)
 }
 
 fn memory(part: &Part) -> Table {

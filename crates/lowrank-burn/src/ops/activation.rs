@@ -116,13 +116,13 @@ fn tanh_form<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// An activation as an operation of a backend; its backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait Activate: Backend {
     /// `f(x)`.
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
 }
 
-impl Activate for Flex {
+impl<B: ActivationBody> Activate for B {
     fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         Self::activation_forward(x, activation)
     }

@@ -7,6 +7,9 @@
 //! 3. a body ([`ConvBody`], [`LinearBody`]): forward and gradients on one backend. The default is written in Burn
 //!    operations and works on every backend.
 //!
+//! Flex has bodies of its own. With the feature `wgpu`, Burn's `Cube` has the default ones: `wgpu`, and the other devices of
+//! that backend whose features of Burn are on. On any other backend the operations panic.
+//!
 //! The backward is the reason they exist. Autodiff over `W + s·B·A` computes the dense gradient of `W`, as large and as
 //! slow as training `W` itself, and throws it away; over two separate paths it keeps full-size activations. Here only
 //! `x` is kept, and the gradients are low-rank from the start.
@@ -17,6 +20,8 @@
 mod activation;
 mod attention;
 mod conv;
+#[cfg(feature = "wgpu")]
+mod cube;
 mod flex;
 mod graph;
 mod linear;

@@ -54,13 +54,13 @@ fn backward<B: Backend>(y: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B>
 }
 
 /// Softmax over the last axis as an operation of a backend; its backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait Softmax: Backend {
     /// Softmax over the last axis.
     fn softmax_of_rows(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl Softmax for Flex {
+impl<B: SoftmaxBody> Softmax for B {
     fn softmax_of_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::softmax_forward(x)
     }

@@ -5,20 +5,20 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::super::graph::register;
 use super::Heads;
 use super::body::AttentionBody;
 
 /// Attention as an operation of a backend; its backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait Attend: Backend {
     /// `softmax(q·kᵀ / √head_dim)·v`, head by head.
     fn attend(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self>;
 }
 
-impl Attend for Flex {
+impl<B: AttentionBody> Attend for B {
     fn attend(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
         Self::attention_forward(q, k, v, heads).0
     }

@@ -5,14 +5,14 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::super::graph::register;
 use super::body::ConvBody;
 use super::{ConvDims, LowRankConv};
 
 /// The convolutions as operations of a backend; their backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait LoraConv: Backend {
     /// `conv(x, W + s·B·A) + bias`; `W` and the bias are constants, no gradient flows into them.
     fn lora_conv(
@@ -33,7 +33,7 @@ pub trait LoraConv: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LoraConv for Flex {
+impl<B: ConvBody> LoraConv for B {
     fn lora_conv(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

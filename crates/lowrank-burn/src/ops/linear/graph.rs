@@ -5,13 +5,13 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::super::graph::register;
 use super::body::LinearBody;
 
 /// Linear layers as operations of a backend; their backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait LoraLinear: Backend {
     /// `x·W + s·(x·Aᵀ)·Bᵀ + bias`; `W` and the bias are constants, no gradient flows into them.
     fn lora_linear(
@@ -27,7 +27,7 @@ pub trait LoraLinear: Backend {
     fn plain_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl LoraLinear for Flex {
+impl<B: LinearBody> LoraLinear for B {
     fn lora_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

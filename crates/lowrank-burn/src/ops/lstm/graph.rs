@@ -5,14 +5,14 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::super::graph::register;
 use super::body::LstmBody;
 use super::sequence::{self, Trace};
 
 /// An LSTM over time as an operation of a backend; its backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait Lstm: Backend {
     /// The hidden state after every step, then the cell state after the last: `[time + 1, batch, hidden]`.
     fn lstm(
@@ -23,7 +23,7 @@ pub trait Lstm: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl Lstm for Flex {
+impl<B: LstmBody> Lstm for B {
     fn lstm(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -6,14 +6,14 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::super::graph::register;
 use super::Norm;
 use super::body::{NormBody, NormGradients, NormWants};
 
 /// Normalisation as operations of a backend; their backward lives in the implementation for `Autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub trait Normalise: Backend {
     /// `γ·(x - mean) / √(variance + ε) + β`, by the moments of `x` itself.
     fn normalise(
@@ -32,7 +32,7 @@ pub trait Normalise: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl Normalise for Flex {
+impl<B: NormBody> Normalise for B {
     fn normalise(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

@@ -1,0 +1,13 @@
+//! `CubeCL`'s backends, `wgpu` among them: the default bodies.
+
+use burn::backend::Cube;
+
+use super::{ActivationBody, AttentionBody, ConvBody, LinearBody, LstmBody, NormBody, SoftmaxBody};
+
+impl ActivationBody for Cube {}
+impl AttentionBody for Cube {}
+impl ConvBody for Cube {}
+impl LinearBody for Cube {}
+impl LstmBody for Cube {}
+impl NormBody for Cube {}
+impl SoftmaxBody for Cube {}

@@ -19,6 +19,7 @@ pub mod kernels;
 pub mod memory;
 pub mod random;
 pub mod suggest;
+pub mod svd;
 pub mod target;
 
 pub use error::{Error, Result, Subject};

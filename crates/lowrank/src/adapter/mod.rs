@@ -1,10 +1,11 @@
 //! The adapter of one module: its factors, what they add to the weight, and the weight with it.
 //!
 //! [`Layer`] says what the adapter sits on, [`Factors`] are `A` and `B` with their scale, [`merge`](merge::merge) puts
-//! their delta into a stored weight. [`keys`], [`tensor`] and [`state_dict`] hold the factors of a whole model under
-//! PEFT's names, [`infer`] finds the layer under them, and [`inspect`] puts them into numbers. Factors have PEFT's
-//! orientation and shapes everywhere.
+//! their delta into a stored weight, [`combine`] makes one adapter of several. [`keys`], [`tensor`] and [`state_dict`]
+//! hold the factors of a whole model under PEFT's names, [`infer`] finds the layer under them, and [`inspect`] puts them
+//! into numbers. Factors have PEFT's orientation and shapes everywhere.
 
+pub mod combine;
 mod delta;
 pub mod factors;
 pub mod group;

@@ -2,6 +2,7 @@
 //!
 //! `PROPTEST_CASES` sets the number of problems of each property, for longer runs.
 
+mod combine;
 mod frozen;
 mod problem;
 mod properties;

@@ -177,7 +177,8 @@ impl Problem {
     }
 }
 
-fn factors(spec: &Spec, layer: &Layer, random: &mut Random) -> Factors {
+/// An adapter as `spec` has it.
+pub fn factors(spec: &Spec, layer: &Layer, random: &mut Random) -> Factors {
     let rank = if spec.mode == GroupMode::Shared { spec.rank } else { spec.rank * spec.groups };
     let mut a = draw(random, layer.a_shape(rank, spec.mode).iter().product());
     if spec.mode == GroupMode::Dense && !spec.reaches_outside {

@@ -3,11 +3,13 @@
 //! Reading trusts nothing: sizes are checked before memory is asked for, names never become paths, other formats than
 //! safetensors are refused ([`header`], [`checkpoint`], [`limits`]). Writing loses nothing: a name holds the whole old
 //! content or the whole new one at any moment ([`atomic`], [`new_dir`], [`storage`]). On these stand the directories
-//! PEFT reads and writes ([`adapter_dir`]) and merging into a model's own files ([`merge_checkpoint()`]).
+//! PEFT reads and writes ([`adapter_dir`]), making one adapter of several ([`combine_dirs()`]), and merging into a model's
+//! own files ([`merge_checkpoint()`]).
 
 pub mod adapter_dir;
 pub mod atomic;
 pub mod checkpoint;
+pub mod combine_dirs;
 mod copy_model;
 pub mod foreign;
 pub mod header;
@@ -26,6 +28,7 @@ pub mod writer;
 pub use adapter_dir::Adapter;
 pub use atomic::write;
 pub use checkpoint::Checkpoint;
+pub use combine_dirs::combine_dirs;
 pub use header::{Header, TensorInfo};
 pub use lock::RunLock;
 pub use merge_checkpoint::merge_checkpoint;

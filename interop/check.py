@@ -14,6 +14,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 import torch
 
+import combined_adapters
 import golden_adapters
 import peft_adapters
 import random_models
@@ -36,6 +37,7 @@ def main() -> int:
         scratch = Path(folder)
         golden_adapters.check(tally, binary, ROOT / "golden/adapters", scratch)
         random_models.check(tally, binary, options.seeds, scratch)
+        combined_adapters.check(tally, binary, options.seeds, scratch)
         peft_adapters.check(tally, binary, options.watch, scratch)
         trained_adapter.check(tally, binary, options.watch, scratch)
     return tally.close()

@@ -40,6 +40,11 @@ class Lowrank:
         self.run("merge", "--base", base, "--adapter", adapter, "--output", output)
         return load_file(output / "model.safetensors" if output.is_dir() else output)
 
+    def combine(self, adapters: list[Path], weights: list[float], output: Path, settings: dict):
+        """`settings` has PEFT's names: each is a flag."""
+        flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+        self.run("combine", *adapters, f"--weights={','.join(map(str, weights))}", "--output", output, *flags)
+
     def predict(self, base: Path, adapter: Path, manifest: Path, split: str, output: Path) -> list[Prediction]:
         self.run(
             "predict", "--model", base, "--adapter", adapter, "--manifest", manifest, "--split", split, "--output", output

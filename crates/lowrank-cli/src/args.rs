@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
+use lowrank::adapter::combine::{CombinationType, MajoritySign};
 use lowrank_burn::data::Split;
 use serde_json::Value;
 
@@ -18,6 +19,13 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const ADAPTER: &str = "Adapter: a folder with adapter_config.json and adapter_model.safetensors";
+
+const ADAPTERS: &str = "Adapters: folders with adapter_config.json and adapter_model.safetensors";
+
+const COMBINATIONS: &str = "\
+svd and cat are the weighted sum: cat exactly, with the ranks of all adapters together, svd at the rank you choose. linear, ties,
+dare_linear, dare_ties and magnitude_prune add A and B each for itself: small at once, far from the sum unless the adapters had a
+common start. The column `distance` says how far.";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,6 +78,8 @@ pub enum Action {
     Predict(PredictArgs),
     /// Merge an adapter into the weights of its base model
     Merge(MergeArgs),
+    /// Combine several adapters of one base model into one
+    Combine(CombineArgs),
     /// Look into an adapter or a safetensors file
     Inspect(InspectArgs),
     /// Show what a run would adapt, train and write, and train nothing
@@ -186,6 +196,39 @@ pub struct MergeArgs {
     pub force: bool,
 }
 
+/// Arguments of `combine`.
+#[derive(Debug, Args)]
+#[command(after_help = COMBINATIONS)]
+pub struct CombineArgs {
+    /// The adapters.
+    #[arg(help = ADAPTERS, value_name = "DIR", required = true, value_hint = ValueHint::DirPath)]
+    pub adapters: Vec<PathBuf>,
+    /// A weight for each adapter, of either sign: 0.7,0.3
+    #[arg(long, value_name = "W", required = true, value_delimiter = ',', num_args = 1, allow_hyphen_values = true)]
+    pub weights: Vec<f64>,
+    /// Where the new adapter goes
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// How they are combined, by PEFT's name
+    #[arg(long, visible_alias = "type", value_name = "TYPE", default_value = "svd", value_parser = types())]
+    pub combination_type: CombinationType,
+    /// Rank of the types that end in svd [default: the largest of the adapters', module by module]
+    #[arg(long, value_name = "R")]
+    pub svd_rank: Option<usize>,
+    /// Share of values that ties, dare and magnitude_prune keep: above 0, at most 1
+    #[arg(long, value_name = "SHARE")]
+    pub density: Option<f64>,
+    /// Sign that wins in ties and dare_ties: of the sum, or of most values [default: total]
+    #[arg(long, value_name = "METHOD", value_parser = signs())]
+    pub majority_sign_method: Option<MajoritySign>,
+    /// Seed of what dare drops [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Replace an adapter that exists
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 #[command(
@@ -222,6 +265,18 @@ impl Args for Flags {
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
     }
+}
+
+fn types() -> impl clap::builder::TypedValueParser<Value = CombinationType> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(CombinationType::ALL.map(CombinationType::name))
+        .try_map(|name| CombinationType::ALL.into_iter().find(|kind| kind.name() == name).ok_or("no such type"))
+}
+
+fn signs() -> impl clap::builder::TypedValueParser<Value = MajoritySign> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(MajoritySign::ALL.map(MajoritySign::name))
+        .try_map(|name| MajoritySign::ALL.into_iter().find(|sign| sign.name() == name).ok_or("no such method"))
 }
 
 fn splits() -> impl clap::builder::TypedValueParser<Value = Split> {

@@ -1,5 +1,6 @@
 //! The commands: arguments to a checked plan, the plan to the library, its answer to the output.
 
+mod combine;
 mod completions;
 mod eval;
 mod inspect;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Eval(args) => eval::run(&args, output),
         Action::Predict(args) => predict::run(&args, output),
         Action::Merge(args) => merge::run(&args, output),
+        Action::Combine(args) => combine::run(&args, output),
         Action::Inspect(args) => inspect::run(&args, output),
         Action::Plan(args) => plan::run(args, output),
         Action::Completions { shell } => completions::run(shell),

@@ -1,5 +1,6 @@
 //! The `lowrank` command as its users see it: whole outputs and exit codes.
 
+mod combine;
 mod errors;
 mod help;
 mod inspect;

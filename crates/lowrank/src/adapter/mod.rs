@@ -1,12 +1,15 @@
 //! The adapter of one module: its factors, what they add to the weight, and the weight with it.
 //!
 //! [`Layer`] says what the adapter sits on, [`Factors`] are `A` and `B` with their scale, [`merge`](merge::merge) puts
-//! their delta into a stored weight, [`combine`] makes one adapter of several. [`keys`], [`tensor`] and [`state_dict`]
+//! their delta into a stored weight, [`combine`] makes one adapter of several, [`extract`] one
+//! of two weights, [`resize`] one of another rank. [`keys`], [`tensor`] and [`state_dict`]
 //! hold the factors of a whole model under PEFT's names, [`infer`] finds the layer under them, and [`inspect`] puts them
 //! into numbers. Factors have PEFT's orientation and shapes everywhere.
 
+mod blocks;
 pub mod combine;
 mod delta;
+pub mod extract;
 pub mod factors;
 pub mod group;
 pub mod infer;
@@ -15,6 +18,8 @@ pub mod keys;
 pub mod layer;
 pub mod merge;
 mod probe;
+pub mod rank;
+pub mod resize;
 pub mod state_dict;
 pub mod tensor;
 

@@ -7,3 +7,4 @@ mod frozen;
 mod problem;
 mod properties;
 mod referee;
+mod remade;

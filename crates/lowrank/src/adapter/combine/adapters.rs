@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Combination, combine, distance};
+use crate::adapter::rank::set_ranks;
 use crate::adapter::state_dict::{ModuleTensors, StateDict};
 use crate::adapter::tensor::Tensor;
 use crate::adapter::{Factors, GroupMode, Layer, LayerKind};
@@ -138,7 +139,7 @@ fn module(path: &str, sources: &[Source<'_>], how: &Combination) -> Result<(Modu
 ///
 /// `B` of a grouped convolution has `r/g` columns, and the adapter with the most groups knows how many there are; another
 /// may be `shared`.
-fn layer_of(tensors: &[&ModuleTensors]) -> Result<Layer> {
+pub(crate) fn layer_of(tensors: &[&ModuleTensors]) -> Result<Layer> {
     let groups = |tensors: &ModuleTensors| tensors.rank() / tensors.b.shape().get(1).copied().unwrap_or(1).max(1);
     let Some(telling) = tensors.iter().max_by_key(|tensors| groups(tensors)) else {
         return Err(Error::new(Subject::Adapter, "no adapter has it"));
@@ -160,7 +161,7 @@ fn layer_of(tensors: &[&ModuleTensors]) -> Result<Layer> {
 }
 
 /// The type of all factors, or `f32`.
-fn float_of(tensors: &[&ModuleTensors]) -> FloatType {
+pub(crate) fn float_of(tensors: &[&ModuleTensors]) -> FloatType {
     let mut floats = tensors.iter().flat_map(|tensors| tensors.parts()).filter_map(|(_, tensor)| tensor.float());
     let first = floats.next().unwrap_or(FloatType::F32);
     if floats.all(|float| float == first) { first } else { FloatType::F32 }
@@ -208,7 +209,9 @@ fn configuration(first: &LoraConfig, sources: &[Source<'_>], state: &StateDict) 
         group_mode: group_mode(sources),
         ..first.clone()
     };
-    set_ranks(&mut config, state);
+    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
+    let ranks = state.modules.iter().map(|(path, module)| (path.as_str(), module.rank(), module.rank() as f64));
+    set_ranks(&mut config, &ranks.collect::<Vec<_>>());
     set_targets(&mut config, sources, state);
     Ok(config)
 }
@@ -234,21 +237,6 @@ fn modules_to_save(sources: &[Source<'_>], state: &StateDict) -> Result<Option<V
 fn group_mode(sources: &[Source<'_>]) -> GroupMode {
     let mode = sources[0].config.group_mode;
     if sources.iter().all(|source| source.config.group_mode == mode) { mode } else { GroupMode::default() }
-}
-
-/// Ranks and alphas that give every module the scale 1.
-fn set_ranks(config: &mut LoraConfig, state: &StateDict) {
-    let mut counts = BTreeMap::<usize, usize>::new();
-    for module in state.modules.values() {
-        *counts.entry(module.rank()).or_default() += 1;
-    }
-    config.r = counts.into_iter().max_by_key(|(_, count)| *count).map_or(config.r, |(rank, _)| rank);
-    let others = state.modules.iter().filter(|(_, module)| module.rank() != config.r);
-    config.rank_pattern = others.map(|(path, module)| (format!("^{}", regex::escape(path)), module.rank())).collect();
-    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
-    let alpha = |rank: usize| rank as f64;
-    config.lora_alpha = alpha(config.r);
-    config.alpha_pattern = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), alpha(*rank))).collect();
 }
 
 /// What chooses the modules: kept when all adapters choose alike.

@@ -41,16 +41,14 @@
 //! The vote of `ties` is PEFT's also where one could wish for another: it counts the values without their weights, so
 //! that a negative weight does not turn an adapter's vote.
 
-mod adapters;
-mod blocks;
+pub(crate) mod adapters;
 mod how;
 mod tasks;
 
 pub use adapters::{Combined, CombinedModule, Source, combine_adapters};
 pub use how::{Combination, CombinationType, MajoritySign};
 
-use blocks::Blocks;
-
+use super::blocks::Blocks;
 use super::{Factors, GroupMode, Layer};
 use crate::random::Random;
 use crate::{Error, Result, Subject};
@@ -110,7 +108,7 @@ pub fn combine(adapters: &[(&Factors, f64)], how: &Combination, module: &str) ->
 }
 
 /// How far `combined` is from the weighted sum of the deltas, as a share of that sum; `None` when the sum is zero.
-fn distance(combined: &Factors, adapters: &[(&Factors, f64)]) -> Result<Option<f64>> {
+pub(crate) fn distance(combined: &Factors, adapters: &[(&Factors, f64)]) -> Result<Option<f64>> {
     let forms = common_form(adapters.iter().map(|(factors, _)| *factors).chain([combined]))?;
     let parts: Vec<Blocks> = forms.iter().map(|factors| Blocks::of(factors, factors.scale().into())).collect();
     let mut weights: Vec<f64> = adapters.iter().map(|(_, weight)| -weight).collect();
@@ -195,11 +193,11 @@ fn rank_of_a_block(parts: &[Blocks], how: &Combination) -> usize {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "factors are f32")]
-fn narrow(values: &[f64]) -> Result<Vec<f32>> {
+pub(super) fn narrow(values: &[f64]) -> Result<Vec<f32>> {
     let narrow: Vec<f32> = values.iter().map(|value| *value as f32).collect();
     match narrow.iter().find(|value| !value.is_finite()) {
         None => Ok(narrow),
-        Some(value) => Err(Error::new(Subject::Adapter, "the combination has values that are not finite")
+        Some(value) => Err(Error::new(Subject::Adapter, "the result has values that are not finite")
             .found(value)
             .with_hint("look at the adapters with `lowrank inspect`, and use smaller weights")),
     }

@@ -8,7 +8,7 @@ use crate::svd::Svd;
 /// The blocks of all groups one behind the other, in `f64`. A layer without groups has one, and so have
 /// `shared` factors. Layers that store `(in, out)` are no exception: only their weight is transposed.
 #[derive(Debug, Clone)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     pub groups: usize,
     pub rows: usize,
     pub columns: usize,
@@ -69,27 +69,37 @@ impl Blocks {
 
     /// The nearest blocks of `rank`, or of as much as they have sides and ranks for: `B = U diag(s)`, `A = V^T`.
     pub fn truncate(&self, rank: usize) -> Result<Self> {
-        let sizes = [self.rows, self.rank, self.columns];
-        self.decomposed(rank.min(self.rank), |group| Svd::of_product(self.left(group), self.right(group), sizes))
+        Ok(self.cut(&self.decompose()?, rank))
     }
 
     /// The nearest blocks of `rank`, or of as much as they have sides for, to a `delta` of the same layout.
     pub fn nearest(&self, delta: &[f64], rank: usize) -> Result<Self> {
-        let size = self.rows * self.columns;
-        self.decomposed(rank, |group| Svd::of(&delta[group * size..][..size], [self.rows, self.columns]))
+        Ok(self.cut(&self.decompose_delta(delta)?, rank))
     }
 
-    fn decomposed(&self, rank: usize, svd: impl Fn(usize) -> Result<Svd>) -> Result<Self> {
-        let rank = rank.min(self.rows).min(self.columns);
+    /// The decomposition of `B A`, group by group.
+    pub fn decompose(&self) -> Result<Vec<Svd>> {
+        let sizes = [self.rows, self.rank, self.columns];
+        (0..self.groups).map(|group| Svd::of_product(self.left(group), self.right(group), sizes)).collect()
+    }
+
+    /// The decomposition of a `delta` of the same layout, group by group.
+    pub fn decompose_delta(&self, delta: &[f64]) -> Result<Vec<Svd>> {
+        let blocks = delta.chunks_exact(self.rows * self.columns);
+        blocks.map(|block| Svd::of(block, [self.rows, self.columns])).collect()
+    }
+
+    /// The blocks that decompositions give at `rank`, or at as many as they have values.
+    pub fn cut(&self, svds: &[Svd], rank: usize) -> Self {
+        let rank = svds.iter().map(|svd| svd.singular_values().len()).fold(rank, usize::min);
         let mut cut = Self { rank, a: Vec::new(), b: Vec::new(), ..*self };
-        for group in 0..self.groups {
-            let svd = svd(group)?;
+        for svd in svds {
             let scaled =
                 svd.left(rank).into_iter().enumerate().map(|(index, u)| u * svd.singular_values()[index % rank]);
             cut.b.extend(scaled);
             cut.a.extend(svd.right(rank));
         }
-        Ok(cut)
+        cut
     }
 
     /// The Frobenius norm of the delta, from `B^T B` and `A A^T`.

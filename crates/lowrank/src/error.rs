@@ -148,6 +148,17 @@ impl Error {
     pub fn parts(&self) -> &[Self] {
         &self.0.parts
     }
+
+    /// The single errors of a compound one, with its place in front of theirs; else the error itself.
+    #[must_use]
+    pub fn into_parts(mut self) -> Vec<Self> {
+        if self.0.parts.is_empty() {
+            return vec![self];
+        }
+        let place = self.0.place.take();
+        let parts = std::mem::take(&mut self.0.parts).into_iter().flat_map(Self::into_parts);
+        parts.map(|part| if let Some(place) = &place { part.at(place) } else { part }).collect()
+    }
 }
 
 impl fmt::Display for Error {

@@ -49,7 +49,7 @@ pub fn combine_dirs(
 }
 
 /// Whether `output` may be written at all, before the work begins.
-fn check_output(output: &Path, force: bool) -> Result<()> {
+pub(super) fn check_output(output: &Path, force: bool) -> Result<()> {
     let refuse = |problem: &str| Err(Error::new(Subject::File, problem.to_owned()).at(output.display()));
     if !exists(output) {
         return Ok(());

@@ -3,14 +3,18 @@
 //! Reading trusts nothing: sizes are checked before memory is asked for, names never become paths, other formats than
 //! safetensors are refused ([`header`], [`checkpoint`], [`limits`]). Writing loses nothing: a name holds the whole old
 //! content or the whole new one at any moment ([`atomic`], [`new_dir`], [`storage`]). On these stand the directories
-//! PEFT reads and writes ([`adapter_dir`]), making one adapter of several ([`combine_dirs()`]), and merging into a model's
-//! own files ([`merge_checkpoint()`]).
+//! PEFT reads and writes ([`adapter_dir`]), making one adapter of several ([`combine_dirs()`]), of two models
+//! ([`extract_dir()`]) or of another rank ([`resize_dir()`]), comparing and checking ([`diff()`], [`check_adapter()`]), and
+//! merging into a model's own files ([`merge_checkpoint()`]).
 
 pub mod adapter_dir;
 pub mod atomic;
+pub mod check_adapter;
 pub mod checkpoint;
 pub mod combine_dirs;
 mod copy_model;
+pub mod diff;
+pub mod extract_dir;
 pub mod foreign;
 pub mod header;
 mod header_json;
@@ -21,16 +25,21 @@ mod merge_plan;
 pub mod new_dir;
 pub mod output_dir;
 pub mod read;
+pub mod resize_dir;
 mod shards;
 pub mod storage;
 pub mod writer;
 
 pub use adapter_dir::Adapter;
 pub use atomic::write;
+pub use check_adapter::check_adapter;
 pub use checkpoint::Checkpoint;
 pub use combine_dirs::combine_dirs;
+pub use diff::diff;
+pub use extract_dir::extract_dir;
 pub use header::{Header, TensorInfo};
 pub use lock::RunLock;
 pub use merge_checkpoint::merge_checkpoint;
 pub use read::{create_dir, exists, list, read_bytes, read_to_string};
+pub use resize_dir::resize_dir;
 pub use storage::{Disk, Storage};

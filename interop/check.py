@@ -18,6 +18,7 @@ import combined_adapters
 import golden_adapters
 import peft_adapters
 import random_models
+import remade_adapters
 import trained_adapter
 from lowrank import Lowrank
 from tally import Tally
@@ -38,6 +39,7 @@ def main() -> int:
         golden_adapters.check(tally, binary, ROOT / "golden/adapters", scratch)
         random_models.check(tally, binary, options.seeds, scratch)
         combined_adapters.check(tally, binary, options.seeds, scratch)
+        remade_adapters.check(tally, binary, options.seeds, scratch)
         peft_adapters.check(tally, binary, options.watch, scratch)
         trained_adapter.check(tally, binary, options.watch, scratch)
     return tally.close()

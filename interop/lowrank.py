@@ -45,6 +45,13 @@ class Lowrank:
         flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
         self.run("combine", *adapters, f"--weights={','.join(map(str, weights))}", "--output", output, *flags)
 
+    def resize(self, adapter: Path, output: Path, **cut: float):
+        """`cut` is a rank or an energy."""
+        self.run("resize", adapter, "--output", output, *(f"--{name}={value}" for name, value in cut.items()))
+
+    def extract(self, base: Path, tuned: Path, output: Path, **cut: float):
+        self.run("extract", base, tuned, "--output", output, *(f"--{name}={value}" for name, value in cut.items()))
+
     def predict(self, base: Path, adapter: Path, manifest: Path, split: str, output: Path) -> list[Prediction]:
         self.run(
             "predict", "--model", base, "--adapter", adapter, "--manifest", manifest, "--split", split, "--output", output

@@ -6,6 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
 use lowrank::adapter::combine::{CombinationType, MajoritySign};
+use lowrank::adapter::rank::Cut;
 use lowrank_burn::data::Split;
 use serde_json::Value;
 
@@ -27,10 +28,29 @@ svd and cat are the weighted sum: cat exactly, with the ranks of all adapters to
 dare_linear, dare_ties and magnitude_prune add A and B each for itself: small at once, far from the sum unless the adapters had a
 common start. The column `distance` says how far.";
 
+const TARGETS: &str = "Only these modules, by path or the end of it: q_proj,v_proj [default: all]";
+
+const SAVE: &str = "Save in full what changed and can take no adapter (modules_to_save, biases)";
+
+const EXTRACTION: &str = "\
+Examples:
+  lowrank extract model/ tuned/ --energy 0.95             what each module would need
+  lowrank extract model/ tuned/ --rank 16 --output a/     an adapter for PEFT and `lowrank merge`
+  lowrank extract model/ tuned/ --rank 16 --save --output a/
+                                                          with norms and biases, which take no adapter
+
+What differs and is not in the adapter is listed.";
+
+const RESIZING: &str = "\
+Examples:
+  lowrank resize adapter/ --energy 0.99                   what each module would need
+  lowrank resize adapter/ --rank 4 --output small/        the nearest adapter of rank 4
+  lowrank resize adapter/ --rank 32 --output large/       the same adapter, with room to train on";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the answer is no (inspect)
+  1    the answer is no (inspect, check, diff)
   2    wrong input
   3    training diverged
   130  interrupted, and saved";
@@ -80,6 +100,14 @@ pub enum Action {
     Merge(MergeArgs),
     /// Combine several adapters of one base model into one
     Combine(CombineArgs),
+    /// Extract an adapter from a model and what a training made of it
+    Extract(ExtractArgs),
+    /// Give an adapter another rank
+    Resize(ResizeArgs),
+    /// Check whether an adapter fits a base model
+    Check(CheckArgs),
+    /// Compare two adapters, or two checkpoints
+    Diff(DiffArgs),
     /// Look into an adapter or a safetensors file
     Inspect(InspectArgs),
     /// Show what a run would adapt, train and write, and train nothing
@@ -229,6 +257,97 @@ pub struct CombineArgs {
     pub force: bool,
 }
 
+/// How much of a delta is kept.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct CutArgs {
+    /// Rank of every module
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
+    /// Instead, the smallest rank of each module that keeps this share of the squared singular values of its delta
+    #[arg(long, value_name = "SHARE")]
+    pub energy: Option<f64>,
+}
+
+impl CutArgs {
+    /// The choice that was made.
+    pub fn cut(&self) -> Cut {
+        self.energy.map_or_else(|| Cut::Rank(self.rank.unwrap_or_default()), Cut::Energy)
+    }
+}
+
+/// Arguments of `extract`.
+#[derive(Debug, Args)]
+#[command(after_help = EXTRACTION)]
+pub struct ExtractArgs {
+    /// Weights before the training: a .safetensors file, or a folder with model.safetensors or its shards
+    #[arg(value_name = "BASE", value_hint = ValueHint::AnyPath)]
+    pub base: PathBuf,
+    /// Weights after it
+    #[arg(value_name = "TUNED", value_hint = ValueHint::AnyPath)]
+    pub tuned: PathBuf,
+    /// The rank.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// The modules.
+    #[arg(long, help = TARGETS, value_name = "NAME", value_delimiter = ',', num_args = 1)]
+    pub target_modules: Vec<String>,
+    /// Groups of a convolution, which no weight tells and PEFT needs: conv2=4
+    #[arg(long, value_name = "NAME=G", value_delimiter = ',', num_args = 1, value_parser = groups)]
+    pub groups: Vec<(String, usize)>,
+    /// What takes no adapter.
+    #[arg(long, help = SAVE)]
+    pub save: bool,
+    /// Where the adapter goes [default: nowhere, only the report]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+    /// Replace an adapter that exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+/// Arguments of `resize`.
+#[derive(Debug, Args)]
+#[command(after_help = RESIZING)]
+pub struct ResizeArgs {
+    /// The adapter.
+    #[arg(help = ADAPTER, value_name = "ADAPTER", value_hint = ValueHint::DirPath)]
+    pub adapter: PathBuf,
+    /// The rank.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// Where the new adapter goes [default: nowhere, only the report]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+    /// Replace an adapter that exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 when the adapter does not fit; every problem is listed.")]
+pub struct CheckArgs {
+    /// The adapter.
+    #[arg(help = ADAPTER, value_name = "ADAPTER", value_hint = ValueHint::DirPath)]
+    pub adapter: PathBuf,
+    /// Weights of the base: a .safetensors file, or a folder with model.safetensors or its shards
+    #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub base: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 0 when they are equal, 1 when they differ.")]
+pub struct DiffArgs {
+    /// Adapter folder, model folder, or .safetensors file
+    #[arg(value_name = "A", value_hint = ValueHint::AnyPath)]
+    pub first: PathBuf,
+    /// Another one of the same sort
+    #[arg(value_name = "B", value_hint = ValueHint::AnyPath)]
+    pub second: PathBuf,
+}
+
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 #[command(
@@ -277,6 +396,14 @@ fn signs() -> impl clap::builder::TypedValueParser<Value = MajoritySign> {
     use clap::builder::TypedValueParser as _;
     clap::builder::PossibleValuesParser::new(MajoritySign::ALL.map(MajoritySign::name))
         .try_map(|name| MajoritySign::ALL.into_iter().find(|sign| sign.name() == name).ok_or("no such method"))
+}
+
+fn groups(text: &str) -> Result<(String, usize), String> {
+    let (name, groups) = text.rsplit_once('=').ok_or("expected NAME=G")?;
+    match groups.parse() {
+        Ok(0) | Err(_) => Err(format!("`{groups}` is no number of groups")),
+        Ok(groups) => Ok((name.to_owned(), groups)),
+    }
 }
 
 fn splits() -> impl clap::builder::TypedValueParser<Value = Split> {

@@ -1,13 +1,17 @@
 //! The commands: arguments to a checked plan, the plan to the library, its answer to the output.
 
+mod check;
 mod combine;
 mod completions;
+mod diff;
 mod eval;
+mod extract;
 mod inspect;
 mod merge;
 mod model;
 mod plan;
 mod predict;
+mod resize;
 mod train;
 
 use std::io;
@@ -71,6 +75,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Predict(args) => predict::run(&args, output),
         Action::Merge(args) => merge::run(&args, output),
         Action::Combine(args) => combine::run(&args, output),
+        Action::Extract(args) => extract::run(&args, output),
+        Action::Resize(args) => resize::run(&args, output),
+        Action::Check(args) => check::run(&args, output),
+        Action::Diff(args) => diff::run(&args, output),
         Action::Inspect(args) => inspect::run(&args, output),
         Action::Plan(args) => plan::run(args, output),
         Action::Completions { shell } => completions::run(shell),

@@ -4,7 +4,21 @@ use super::runner::lowrank;
 
 #[test]
 fn every_help_page() {
-    for page in ["", "train", "eval", "predict", "merge", "combine", "inspect", "plan", "completions"] {
+    for page in [
+        "",
+        "train",
+        "eval",
+        "predict",
+        "merge",
+        "combine",
+        "extract",
+        "resize",
+        "check",
+        "diff",
+        "inspect",
+        "plan",
+        "completions",
+    ] {
         let help = lowrank(&format!("{page} --help"));
         assert_eq!((help.code, &*help.stderr), (0, ""));
         let name = if page.is_empty() { "help".to_owned() } else { format!("help_{page}") };

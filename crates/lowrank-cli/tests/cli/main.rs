@@ -1,11 +1,15 @@
 //! The `lowrank` command as its users see it: whole outputs and exit codes.
 
+mod check;
 mod combine;
+mod diff;
 mod errors;
+mod extract;
 mod help;
 mod inspect;
 mod merge;
 mod model;
 mod plan;
+mod resize;
 mod runner;
 mod train;

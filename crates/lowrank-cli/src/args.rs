@@ -243,10 +243,10 @@ pub struct CombineArgs {
     /// Rank of the types that end in svd [default: the largest of the adapters', module by module]
     #[arg(long, value_name = "R")]
     pub svd_rank: Option<usize>,
-    /// Share of values that ties, dare and magnitude_prune keep: above 0, at most 1
+    /// Share of values that ties, dare and magnitude pruning keep: above 0, at most 1
     #[arg(long, value_name = "SHARE")]
     pub density: Option<f64>,
-    /// Sign that wins in ties and dare_ties: of the sum, or of most values [default: total]
+    /// Sign that wins in the ties types: of the sum, or of most values [default: total]
     #[arg(long, value_name = "METHOD", value_parser = signs())]
     pub majority_sign_method: Option<MajoritySign>,
     /// Seed of what dare drops [default: 0]

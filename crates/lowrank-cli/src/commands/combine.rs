@@ -18,7 +18,7 @@ struct Report {
     output: String,
     combination_type: &'static str,
     r: usize,
-    modules: Vec<Module>,
+    modules: Vec<ModuleReport>,
     /// Tensors that an adapter saved in full, taken as they are.
     saved: Vec<String>,
 }
@@ -30,7 +30,7 @@ struct Weighted {
 }
 
 #[derive(Debug, Serialize)]
-struct Module {
+struct ModuleReport {
     module: String,
     /// How many of the adapters have it.
     adapters: usize,
@@ -82,7 +82,7 @@ impl Report {
             combination_type: args.combination_type.name(),
             r: combined.config.r,
             modules: modules
-                .map(|module| Module {
+                .map(|module| ModuleReport {
                     module: module.path,
                     adapters: module.adapters,
                     r: module.rank,

@@ -26,7 +26,7 @@ pub fn combine_dirs(
 ) -> Result<Combined> {
     if weights.len() != adapters.len() {
         return Err(Error::new(Subject::Config, "every adapter needs a weight")
-            .found(format!("{} weights", weights.len()))
+            .found(weights.len())
             .expected(adapters.len())
             .with_hint("name the weights in the order of the adapters: 0.7,0.3, or 1,-1 to subtract the second"));
     }
@@ -50,17 +50,19 @@ pub fn combine_dirs(
 
 /// Whether `output` may be written at all, before the work begins.
 pub(super) fn check_output(output: &Path, force: bool) -> Result<()> {
-    let refuse = |problem: &str| Err(Error::new(Subject::File, problem.to_owned()).at(output.display()));
+    let refuse = |problem: &str| Error::new(Subject::File, problem.to_owned()).at(output.display());
     if !exists(output) {
         return Ok(());
     }
     if !force {
-        return refuse("the output is there already")
-            .map_err(|error| error.with_hint("choose another name, or replace it with `--force`"));
+        return Err(
+            refuse("the output is there already").with_hint("choose another name, or replace it with `--force`")
+        );
     }
     if !output.is_dir() || !(exists(&output.join(CONFIG)) || list(output)?.is_empty()) {
-        return refuse("the output is there, and is not an adapter")
-            .map_err(|error| error.expected(format!("a new folder, or one with {CONFIG}")));
+        return Err(refuse("the output is there, and is not an adapter")
+            .expected(format!("a new folder, or one with {CONFIG}"))
+            .with_hint("choose another output"));
     }
     Ok(())
 }

@@ -64,6 +64,9 @@ pub struct Replace {
     /// The adapter's name.
     #[module(skip)]
     pub adapter: String,
+    /// Whether the layer takes it as it is, where the base is of half precision.
+    #[module(skip)]
+    pub keeps_type: bool,
 }
 
 /// `lora_B.bias`.
@@ -98,7 +101,10 @@ impl Change {
                 let delta = low_rank.delta(low_rank.scale * multiplier);
                 base + delta.reshape(shape).cast(dtype)
             }
-            Self::Replace(replace) => replace.value.val().reshape(shape).cast(dtype),
+            Self::Replace(replace) => {
+                let value = replace.value.val().reshape(shape);
+                if replace.keeps_type { value } else { value.cast(dtype) }
+            }
             Self::Shift(shift) => {
                 let bias = shift.value.val().mul_scalar(shift.scale * multiplier);
                 base + bias.reshape(shape).cast(dtype)

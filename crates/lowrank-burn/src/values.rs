@@ -32,6 +32,25 @@ pub fn of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     data.try_to_vec().unwrap_or_default()
 }
 
+/// The model with every parameter in single precision, in which parameters train.
+pub(crate) fn single<M: Module>(model: M) -> M {
+    model.map(&mut Single)
+}
+
+struct Single;
+
+impl ModuleMapper for Single {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.base().dtype() == DType::F32 {
+            return param;
+        }
+        param.map(|tensor| {
+            let trains = tensor.is_require_grad();
+            tensor.cast(DType::F32).detach().set_require_grad(trains)
+        })
+    }
+}
+
 struct Reader {
     wanted: Values,
 }

@@ -310,6 +310,80 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+
+    /// By the kernels in `f32` against the default body, which casts the weight, in `f64`.
+    #[test]
+    fn weights_of_half_precision_agree_with_the_default(
+        seed: u64,
+        [batch, time] in [1_usize..4, 1_usize..40],
+        [inputs, outputs] in [1_usize..40, 1_usize..40],
+        kernel in 1_usize..4,
+        (float16, bias) in any::<(bool, bool)>(),
+    ) {
+        let half = if float16 { FloatDType::F16 } else { FloatDType::BF16 };
+        let mut draw = Inputs::new(seed);
+        let weight = draw.draw([inputs, outputs]).cast(half);
+        let bias = bias.then(|| draw.draw([outputs]).cast(half));
+        let (x, dy) = (draw.draw([batch, time, inputs]), draw.draw([batch, time, outputs]));
+        let factors = [draw.draw([3, inputs]), draw.draw([outputs, 3])];
+        let [adapted, plain] = [true, false].map(|adapted| {
+            let (weight, bias) = (weight.clone(), bias.clone());
+            move |x: Tensor<3>, factors: Vec<Tensor<2>>| match <[Tensor<2>; 2]>::try_from(factors) {
+                Ok([a, b]) if adapted => ops::lora_linear(x, weight.clone(), a, b, bias.clone(), 0.5),
+                _ => ops::linear(x, weight.clone(), bias.clone()),
+            }
+        });
+        agree_in_f64("lora_linear", &x, &factors, &dy, &adapted);
+        agree_in_f64("linear", &x, &[], &dy, &plain);
+
+        let weight = draw.draw([outputs, inputs, kernel]).cast(half);
+        let (x, dy) = (draw.draw([batch, inputs, time + kernel - 1]), draw.draw([batch, outputs, time]));
+        let factors = [draw.draw([3, inputs * kernel]), draw.draw([outputs, 3])];
+        let dims = ConvDims::One(ConvOptions::new([1], [0], [1], 1), PaddingMode::Zeros);
+        let [adapted, plain] = [true, false].map(|adapted| {
+            let (weight, bias, dims) = (weight.clone(), bias.clone(), dims.clone());
+            move |x: Tensor<3>, factors: Vec<Tensor<2>>| match <[Tensor<2>; 2]>::try_from(factors) {
+                Ok([a, b]) if adapted => {
+                    let spec = LowRankConv { dims: dims.clone(), scale: 0.5, blocks: 1 };
+                    ops::lora_conv(x, weight.clone(), a, b, bias.clone(), &spec)
+                }
+                _ => ops::convolve(x, weight.clone(), bias.clone(), &dims),
+            }
+        });
+        agree_in_f64("lora_conv", &x, &factors, &dy, &adapted);
+        agree_in_f64("convolve", &x, &[], &dy, &plain);
+    }
+}
+
+/// Values and gradients in `f32` against those in `f64`.
+fn agree_in_f64(
+    name: &str,
+    x: &Tensor<3>,
+    factors: &[Tensor<2>],
+    dy: &Tensor<3>,
+    f: &impl Fn(Tensor<3>, Vec<Tensor<2>>) -> Tensor<3>,
+) {
+    let results = [DType::F32, DType::F64].map(|dtype| run(dtype, x, factors, Some(dy), f));
+    for (got, exact) in results[0].iter().zip(&results[1]) {
+        assert_close(name, got, exact);
+    }
+}
+
+/// A weight that trains gets its gradient in its own type.
+#[test]
+fn the_gradient_of_a_trained_weight_of_half_precision_has_its_type() {
+    let mut inputs = Inputs::new(4);
+    let (x, weight) = (inputs.draw([2, 3, 5]), inputs.draw([5, 7]).cast(DType::BF16).detach().require_grad());
+    let gradients = ops::linear(x.clone(), weight.clone(), None).sum().backward();
+    assert_eq!(weight.grad(&gradients).unwrap().dtype(), DType::BF16);
+    let weight = inputs.draw([4, 3, 2]).cast(DType::BF16).detach().require_grad();
+    let dims = ConvDims::One(ConvOptions::new([1], [0], [1], 1), PaddingMode::Zeros);
+    let gradients = ops::convolve(x, weight.clone(), None, &dims).sum().backward();
+    assert_eq!(weight.grad(&gradients).unwrap().dtype(), DType::BF16);
+}
+
 /// Parameters that are frozen get no gradient, and those of a frozen input are there alone.
 #[test]
 fn a_gradient_goes_where_it_is_asked_for() {

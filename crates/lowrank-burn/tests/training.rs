@@ -8,7 +8,7 @@ use lowrank::config::{LoraConfig, Patterns};
 use lowrank::files::RunLock;
 use lowrank::{Error, Result, Subject};
 use lowrank_burn::data::{Manifest, SignalFormat};
-use lowrank_burn::models::{Architecture, BaseModel};
+use lowrank_burn::models::{Architecture, BaseModel, Dtype};
 use lowrank_burn::train::{ADAPTER, Event, MODEL, Observer, OptimizerName, Outcome, Run, Start, TrainConfig, run};
 use serde_json::json;
 
@@ -68,7 +68,7 @@ fn setting() -> Setting {
     };
     let outcome = run(&job, &mut ()).unwrap();
     assert!(outcome.after.unwrap().accuracy.unwrap() > 0.9 && outcome.before.is_none());
-    let model = BaseModel::load(&base.join(MODEL), &burn::tensor::Device::flex()).unwrap();
+    let model = BaseModel::load(&base.join(MODEL), &burn::tensor::Device::flex(), Dtype::Float32).unwrap();
     let second = folder.path().join("second");
     fs::create_dir(&second).unwrap();
     let manifest = recordings(&second, 0.6);

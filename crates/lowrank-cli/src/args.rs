@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueH
 use lowrank::adapter::combine::{CombinationType, MajoritySign};
 use lowrank::adapter::rank::Cut;
 use lowrank_burn::data::Split;
+use lowrank_burn::models::Dtype;
 use serde_json::Value;
 
 use crate::keys::{KEYS, Key, defaults};
@@ -158,6 +159,9 @@ pub struct ModelArgs {
     /// The adapter.
     #[arg(long, help = ADAPTER, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub adapter: Option<PathBuf>,
+    /// How Conv1d and Linear weights are held; auto is as in the file
+    #[arg(long, value_name = "TYPE", default_value = "float32", value_parser = one_of(Dtype::ALL, Dtype::name))]
+    pub dtype: Dtype,
     /// Rate of CSV and NPY recordings [default: the model's]
     #[arg(long, value_name = "HZ")]
     pub sample_rate: Option<f64>,
@@ -182,7 +186,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
     pub manifest: PathBuf,
     /// Split to evaluate on
-    #[arg(long, value_name = "SPLIT", default_value = "test", value_parser = splits())]
+    #[arg(long, value_name = "SPLIT", default_value = "test", value_parser = one_of(Split::ALL, Split::name))]
     pub split: Split,
 }
 
@@ -197,7 +201,7 @@ pub struct PredictArgs {
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,
     /// Only this split of the manifest [default: all]
-    #[arg(long, value_name = "SPLIT", requires = "manifest", value_parser = splits())]
+    #[arg(long, value_name = "SPLIT", requires = "manifest", value_parser = one_of(Split::ALL, Split::name))]
     pub split: Option<Split>,
     /// Recordings: WAV, FLAC, OGG, MP3, CSV or NPY
     #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
@@ -238,7 +242,7 @@ pub struct CombineArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
     /// How they are combined, by PEFT's name
-    #[arg(long, visible_alias = "type", value_name = "TYPE", default_value = "svd", value_parser = types())]
+    #[arg(long, visible_alias = "type", value_name = "TYPE", default_value = "svd", value_parser = one_of(CombinationType::ALL, CombinationType::name))]
     pub combination_type: CombinationType,
     /// Rank of the types that end in svd [default: the largest of the adapters', module by module]
     #[arg(long, value_name = "R")]
@@ -247,7 +251,7 @@ pub struct CombineArgs {
     #[arg(long, value_name = "SHARE")]
     pub density: Option<f64>,
     /// Sign that wins in the ties types: of the sum, or of most values [default: total]
-    #[arg(long, value_name = "METHOD", value_parser = signs())]
+    #[arg(long, value_name = "METHOD", value_parser = one_of(MajoritySign::ALL, MajoritySign::name))]
     pub majority_sign_method: Option<MajoritySign>,
     /// Seed of what dare drops [default: 0]
     #[arg(long, value_name = "N")]
@@ -386,18 +390,6 @@ impl Args for Flags {
     }
 }
 
-fn types() -> impl clap::builder::TypedValueParser<Value = CombinationType> {
-    use clap::builder::TypedValueParser as _;
-    clap::builder::PossibleValuesParser::new(CombinationType::ALL.map(CombinationType::name))
-        .try_map(|name| CombinationType::ALL.into_iter().find(|kind| kind.name() == name).ok_or("no such type"))
-}
-
-fn signs() -> impl clap::builder::TypedValueParser<Value = MajoritySign> {
-    use clap::builder::TypedValueParser as _;
-    clap::builder::PossibleValuesParser::new(MajoritySign::ALL.map(MajoritySign::name))
-        .try_map(|name| MajoritySign::ALL.into_iter().find(|sign| sign.name() == name).ok_or("no such method"))
-}
-
 fn groups(text: &str) -> Result<(String, usize), String> {
     let (name, groups) = text.rsplit_once('=').ok_or("expected NAME=G")?;
     match groups.parse() {
@@ -406,8 +398,15 @@ fn groups(text: &str) -> Result<(String, usize), String> {
     }
 }
 
-fn splits() -> impl clap::builder::TypedValueParser<Value = Split> {
+/// One of these values, by its name.
+fn one_of<T, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
     use clap::builder::TypedValueParser as _;
-    clap::builder::PossibleValuesParser::new(Split::ALL.map(Split::name))
-        .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no such split"))
+    clap::builder::PossibleValuesParser::new(all.map(name))
+        .try_map(move |given| all.into_iter().find(|value| name(*value) == given).ok_or("no such value"))
 }

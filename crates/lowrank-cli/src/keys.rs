@@ -81,6 +81,13 @@ pub const KEYS: &[Key] = &[
         "Where the adapter (or new base) goes [default: lowrank-runs/NAME OF FILE]",
     ),
     key(Section::Model, "base", Kind::Path, "DIR", "Base model: a folder with config.json and model.safetensors"),
+    key(
+        Section::Model,
+        "dtype",
+        Kind::Word(&["auto", "float32", "bfloat16", "float16"]),
+        "TYPE",
+        "Base: how Conv1d and Linear weights are held: auto (as in the file), bfloat16, float16 [default: float32]",
+    ),
     key(Section::Model, "model_type", Kind::Word(&["tcn"]), "NAME", "Architecture of a new base; its keys follow"),
     key(Section::Model, "in_channels", Kind::Whole, "N", "tcn: channels of the signal"),
     key(Section::Model, "channels", Kind::Whole, "N", "tcn: channels of every hidden layer"),

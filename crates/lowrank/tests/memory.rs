@@ -1,4 +1,4 @@
-//! How much memory reading, refusing and merging take, counted in the allocator.
+//! How much memory reading, refusing, merging and unpacking take, counted in the allocator.
 
 #![allow(unsafe_code, reason = "counting allocations takes a global allocator, and that trait is unsafe")]
 
@@ -16,6 +16,7 @@ use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
 use lowrank::config::LoraConfig;
 use lowrank::files::{Checkpoint, adapter_dir, merge_checkpoint};
 use lowrank::float::FloatType;
+use lowrank::kernels::{Values, linear};
 
 struct Counting;
 
@@ -91,6 +92,7 @@ fn memory_is_bounded() {
         merging_takes_two_tensors_and_the_adapter(float);
     }
     bogus_headers_take_nothing();
+    half_precision_is_unpacked_in_strips();
 }
 
 fn reading_an_adapter_takes_its_size() {
@@ -137,4 +139,19 @@ fn bogus_headers_take_nothing() {
     fs::write(&path, [&(length as u64).to_le_bytes()[..], b"{}"].concat()).unwrap();
     let (peak, result) = peak(|| Checkpoint::open(&path).map(drop));
     assert!(result.is_err() && peak <= MB, "{peak} bytes");
+}
+
+/// A whole weight in single precision would be 16 MB.
+fn half_precision_is_unpacked_in_strips() {
+    let (rows, width) = (16, 2 * WIDTH);
+    let values = vec![half::bf16::ONE; width * width];
+    let weight = linear::Weight { base: Values::Bf16(&values), inputs: width, outputs: width, low_rank: None };
+    let x = vec![1.0; rows * width];
+    let (peak, [y, dx]) = peak(|| [linear::forward(&x, &weight, None), linear::input_gradient(&x, &weight)]);
+    #[expect(clippy::cast_precision_loss, reason = "a power of two")]
+    let sum = width as f32;
+    assert!(y.iter().chain(&dx).all(|value| *value == sum));
+    // A strip of 48 columns for each thread.
+    let allowed = 8 * rows * width + rayon::current_num_threads() * 200 * width + MB;
+    assert!(peak <= allowed, "{peak} bytes, allowed {allowed}");
 }

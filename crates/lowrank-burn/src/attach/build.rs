@@ -185,7 +185,8 @@ impl Builder<'_> {
         };
         let value = self.vector(&values);
         let part = Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape() };
-        let replace = Replace { value, adapter: self.name.to_owned() };
+        let keeps_type = site.fused && site.class != "Embedding";
+        let replace = Replace { value, adapter: self.name.to_owned(), keeps_type };
         Ok((vec![(param.id, Change::Replace(replace))], vec![part]))
     }
 

@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::conv as stock;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use lowrank::adapter::GroupMode;
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig, Patterns};
 use lowrank::random::Random;
@@ -228,4 +228,79 @@ fn names_that_are_taken_missing_or_not_names_are_refused() {
     let odd = adapters.attach(net, "a.b", &config(&["conv1"]), 0).unwrap_err();
     assert!(odd.to_string().contains("a.b"), "{odd}");
     assert_eq!(adapters.set_active(&["defualt"]).unwrap_err().hint(), Some("did you mean `default`?"));
+}
+
+/// The net with its frozen weights in a type, and their biases as they were.
+fn held_in(mut net: Net, dtype: DType) -> Net {
+    net.conv1.weight = net.conv1.weight.map(|weight| weight.cast(dtype).detach());
+    net.conv2.weight = net.conv2.weight.map(|weight| weight.cast(dtype).detach());
+    net.head.weight = net.head.weight.map(|weight| weight.cast(dtype).detach());
+    net
+}
+
+/// The gradients of all that trains.
+struct Found {
+    gradients: burn::tensor::Gradients,
+    found: Vec<Vec<f32>>,
+}
+
+impl ModuleVisitor for Found {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.extend(param.val().grad(&self.gradients).map(values::of));
+    }
+}
+
+fn gradients(net: &Net) -> Vec<Vec<f32>> {
+    let gradients = net.forward(input(&device())).powi_scalar(2).sum().backward();
+    let mut found = Found { gradients, found: Vec::new() };
+    net.visit(&mut found);
+    found.found
+}
+
+#[test]
+fn a_base_of_half_precision_trains_as_its_values_in_single_precision() {
+    let everything = config(&["conv1", "conv2", "head"]);
+    let configs = [
+        LoraConfig { lora_bias: true, ..everything.clone() },
+        LoraConfig { bias: Bias::All, modules_to_save: Some(vec!["head".into()]), ..config(&["conv1"]) },
+        LoraConfig { group_mode: GroupMode::Dense, ..everything },
+    ];
+    for (dtype, config) in
+        [DType::F16, DType::BF16].into_iter().flat_map(|dtype| configs.iter().map(move |c| (dtype, c)))
+    {
+        let half = held_in(Net::new(&device()), dtype);
+        let (single, _) = attach(held_in(half.clone(), DType::F32), config, 3).unwrap();
+        let (half, adapters) = attach(half, config, 3).unwrap();
+        assert_eq!(half.conv1.weight.base().dtype(), dtype);
+        let y = [&half, &single].map(|net| values::of(net.forward(input(&device()))));
+        assert_eq!(y[0], y[1], "{dtype:?}");
+        assert_eq!(gradients(&half), gradients(&single), "{dtype:?}");
+        assert_eq!(gradients(&half).len(), adapters.trainable_tensors(DEFAULT).unwrap().len());
+    }
+}
+
+#[test]
+fn what_trains_on_a_base_of_half_precision_is_not_rounded_to_it() {
+    let config = LoraConfig { modules_to_save: Some(vec!["head".into()]), ..config(&["conv1"]) };
+    let (net, adapters) = attach(held_in(Net::new(&device()), DType::BF16), &config, 3).unwrap();
+    let trained = adapters.trainable_tensors(DEFAULT).unwrap();
+    let head = trained.iter().find(|tensor| tensor.name.contains("head.weight")).unwrap();
+    let other: Vec<f32> = drawn("other", 24);
+    let net = values::write(net, [(head.id, other.clone())].into());
+    assert_eq!(values::of(net.head.weight.val()), other);
+}
+
+#[test]
+fn merging_keeps_half_precision_and_unmerging_its_bits() {
+    for dtype in [DType::F16, DType::BF16] {
+        let (net, mut adapters) = attach(held_in(Net::new(&device()), dtype), &config(&["conv1", "head"]), 5).unwrap();
+        let (before, original) = (net.forward(input(&device())), values::of(net.head.weight.base()));
+        let net = adapters.merge(net).unwrap();
+        assert_eq!([net.conv1.weight.base().dtype(), net.head.weight.base().dtype()], [dtype; 2]);
+        let difference = distance(&net.forward(input(&device())), &before);
+        assert!(difference > 0.0 && difference < 2e-2, "{difference}");
+        let net = adapters.unmerge(net);
+        assert_eq!(values::of(net.head.weight.base()), original);
+        assert_eq!(values::of(net.forward(input(&device()))), values::of(before));
+    }
 }

@@ -8,7 +8,7 @@ use lowrank::files::{self, Checkpoint, Disk, writer};
 use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
 
-use super::{Architecture, Network, weights};
+use super::{Architecture, Dtype, Network, weights};
 use crate::data::{Normalisation, SignalFormat};
 
 const CONFIG: &str = "config.json";
@@ -92,21 +92,22 @@ impl ModelConfig {
 }
 
 impl BaseModel {
-    /// Reads a base directory.
+    /// Reads a base directory; `dtype` is the type in which weights are held while they are frozen.
     ///
     /// # Errors
     /// When a file is missing or malformed, or the weights do not fit the network.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+    pub fn load(dir: &Path, device: &Device, dtype: Dtype) -> Result<Self> {
         let path = dir.join(CONFIG);
         let text = files::read_to_string(&path, MAX_CONFIG_BYTES)?;
         let config = ModelConfig::from_json(&text).map_err(|error| error.at(path.display()))?;
         let checkpoint = Checkpoint::open(dir)?;
         let network = config.architecture.init(config.labels.len(), device).materialize();
-        let network = weights::load(network, &checkpoint).map_err(|error| error.at(dir.join(WEIGHTS).display()))?;
+        let network =
+            weights::load(network, &checkpoint, dtype).map_err(|error| error.at(dir.join(WEIGHTS).display()))?;
         Ok(Self { config, network })
     }
 
-    /// Writes a base directory: the weights first, the configuration that makes it one last.
+    /// Writes a base directory, in single precision: the weights first, the configuration that makes it one last.
     ///
     /// # Errors
     /// When a file cannot be written.

@@ -5,6 +5,7 @@
 //! [`Architecture`].
 
 mod base;
+mod dtype;
 pub mod tcn;
 mod weight_norm;
 mod weights;
@@ -15,6 +16,7 @@ use lowrank::{Error, Result, Subject, suggest};
 use serde_json::{Map, Value};
 
 pub use base::{BaseModel, ModelConfig};
+pub use dtype::Dtype;
 pub use weights::{load as load_weights, save as save_weights};
 
 /// The configuration of one architecture.

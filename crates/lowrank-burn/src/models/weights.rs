@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use burn::module::{Module, ParamId};
-use lowrank::adapter::tensor::Tensor;
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Tensor, TensorData};
+use lowrank::adapter::tensor::Tensor as Stored;
 use lowrank::files::Checkpoint;
 use lowrank::float::FloatType;
 use lowrank::{Error, Result, Subject, suggest};
 
+use super::dtype::{Dtype, encode};
 use super::weight_norm;
 use crate::attach::transpose;
 use crate::survey::Survey;
@@ -16,20 +18,27 @@ use crate::values;
 /// The network with the weights of a checkpoint.
 ///
 /// A weight that the checkpoint holds in the form of weight normalisation, old (`weight_g`, `weight_v`) or new
-/// (`parametrizations.weight.original0`, `.original1`), is folded.
+/// (`parametrizations.weight.original0`, `.original1`), is folded. `dtype` is the type in which weights are held while they are
+/// frozen.
 ///
 /// # Errors
-/// All tensors that are missing, of another shape, not floating point, not finite, or left over, at once.
-pub fn load<M: Module>(network: M, checkpoint: &Checkpoint) -> Result<M> {
+/// All tensors that are missing, of another shape, not floating point, not finite, too large for `dtype`, or left over, at
+/// once.
+pub fn load<M: Module>(network: M, checkpoint: &Checkpoint, dtype: Dtype) -> Result<M> {
     let survey = Survey::of(&network)?;
     let mut unused: BTreeSet<&str> = checkpoint.names().collect();
     let mut errors = Vec::new();
-    let mut loaded: HashMap<ParamId, Vec<f32>> = HashMap::new();
+    let mut loaded = HashMap::new();
     for (site, param) in survey.params() {
-        let read = Reader { checkpoint, unused: &mut unused }.read(&site.key(param), &param.torch_shape());
-        match read {
-            Ok(values) => {
-                loaded.insert(param.id, transpose(values, &param.torch_shape(), param.transposed));
+        let (key, shape) = (site.key(param), param.torch_shape());
+        let read = Reader { checkpoint, unused: &mut unused }.read(&key, &shape);
+        let data = read.and_then(|(values, stored)| {
+            let values = transpose(values, &shape, param.transposed);
+            encode(&values, &param.shape, dtype.held(site, param, stored)).map_err(|error| error.at(&key))
+        });
+        match data {
+            Ok(data) => {
+                loaded.insert(param.id, data);
             }
             Err(error) => errors.push(error),
         }
@@ -37,23 +46,38 @@ pub fn load<M: Module>(network: M, checkpoint: &Checkpoint) -> Result<M> {
     errors
         .extend(unused.into_iter().map(|name| Error::new(Subject::Model, "no such parameter in the network").at(name)));
     Error::all(errors)?;
-    Ok(values::write(network, loaded))
+    Ok(network.map(&mut Loader { loaded }))
 }
 
 /// The weights of a network as tensors, in single precision.
 ///
 /// # Errors
 /// When a parameter carries a reparameterization; materialise the network first.
-pub fn save<M: Module>(network: &M) -> Result<BTreeMap<String, Tensor>> {
+pub fn save<M: Module>(network: &M) -> Result<BTreeMap<String, Stored>> {
     let survey = Survey::of(network)?;
     let ids: Vec<ParamId> = survey.params().map(|(_, param)| param.id).collect();
     let mut values = values::read(network, &ids);
     let tensors = survey.params().map(|(site, param)| {
         let own = values.remove(&param.id).unwrap_or_default();
         let own = transpose(own, &param.shape, param.transposed);
-        Ok((site.key(param), Tensor::from_values(FloatType::F32, param.torch_shape(), &own)?))
+        Ok((site.key(param), Stored::from_values(FloatType::F32, param.torch_shape(), &own)?))
     });
     tensors.collect()
+}
+
+/// Puts tensors in the place of parameters.
+struct Loader {
+    loaded: HashMap<ParamId, TensorData>,
+}
+
+impl ModuleMapper for Loader {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(data) = self.loaded.remove(&param.id) else { return param };
+        param.map(|tensor| {
+            let options = (&tensor.device(), data.dtype());
+            Tensor::from_data(data, options).set_require_grad(tensor.is_require_grad())
+        })
+    }
 }
 
 struct Reader<'a, 'b> {
@@ -62,7 +86,8 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn read(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// The values, and the type they have in the checkpoint.
+    fn read(&mut self, key: &str, shape: &[usize]) -> Result<(Vec<f32>, FloatType)> {
         if self.checkpoint.get(key).is_some() {
             return self.values(key, shape);
         }
@@ -78,7 +103,8 @@ impl Reader<'_, '_> {
             if self.checkpoint.get(&g).is_some() && self.checkpoint.get(&v).is_some() {
                 let mut lengths = vec![1; shape.len()];
                 lengths[0] = shape[0];
-                return Ok(weight_norm::fold(&self.values(&g, &lengths)?, &self.values(&v, shape)?));
+                let ((g, _), (v, stored)) = (self.values(&g, &lengths)?, self.values(&v, shape)?);
+                return Ok((weight_norm::fold(&g, &v), stored));
             }
         }
         let error =
@@ -89,7 +115,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn values(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn values(&mut self, key: &str, shape: &[usize]) -> Result<(Vec<f32>, FloatType)> {
         self.unused.remove(key);
         let tensor = self.checkpoint.read(key)?;
         if tensor.shape() != shape {
@@ -98,12 +124,12 @@ impl Reader<'_, '_> {
                 .found(format!("{:?}", tensor.shape()))
                 .expected(format!("{shape:?}")));
         }
-        let values = tensor.values().ok_or_else(|| {
+        let (values, stored) = tensor.values().zip(tensor.float()).ok_or_else(|| {
             Error::new(Subject::Model, "not a floating-point tensor").at(key).found(format!("{:?}", tensor.dtype()))
         })?;
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => Err(Error::new(Subject::Model, "not finite").at(key).found(value)),
-            None => Ok(values),
+            None => Ok((values, stored)),
         }
     }
 }

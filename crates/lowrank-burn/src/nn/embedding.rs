@@ -51,7 +51,8 @@ impl Embedding {
             let [batch, length, rank] = rows.dims();
             let delta = rows.reshape([batch * length, rank]).matmul(path.b.val().transpose());
             let dim = delta.dims()[1];
-            y + delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim])
+            let dtype = y.dtype();
+            y + delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim]).cast(dtype)
         })
     }
 }

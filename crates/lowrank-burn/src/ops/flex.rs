@@ -3,6 +3,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
+use lowrank::kernels::Values;
 use lowrank::kernels::buffers::{Buffers, fresh};
 
 /// Whether the kernels take all of these tensors.
@@ -12,12 +13,27 @@ pub(super) fn are_f32<const N: usize>(tensors: [&FlexTensor; N]) -> bool {
 
 /// The same tensor with its values one after the other.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+    if tensor.layout().is_contiguous() { tensor } else { tensor.to_contiguous() }
 }
 
 /// The values of a tensor that is [`contiguous`].
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a contiguous tensor of f32")
+}
+
+/// Whether the kernels take a frozen weight of this type.
+pub(super) fn can_be_held(weight: &FlexTensor) -> bool {
+    matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// The values of a frozen weight that is [`contiguous`].
+pub(super) fn held(weight: &FlexTensor) -> Values<'_> {
+    let values = match weight.dtype() {
+        DType::F16 => weight.as_slice().map(Values::F16),
+        DType::BF16 => weight.as_slice().map(Values::Bf16),
+        _ => weight.as_slice().map(Values::F32),
+    };
+    values.expect("a contiguous weight that can be held")
 }
 
 /// The values of a tensor that is [`contiguous`], to overwrite; copied first where somebody else reads them.

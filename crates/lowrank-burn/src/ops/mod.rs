@@ -19,6 +19,7 @@
 
 mod activation;
 mod attention;
+mod cast;
 mod conv;
 #[cfg(feature = "wgpu")]
 mod cube;

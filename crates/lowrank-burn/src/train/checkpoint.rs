@@ -26,6 +26,7 @@ mod manifest;
 mod vectors;
 
 pub use manifest::sha256;
+pub(super) use manifest::sha256_of;
 use manifest::{MANIFEST, Manifest};
 
 /// The folder of the checkpoints in a run's folder.

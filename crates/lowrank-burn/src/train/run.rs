@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::tensor::Device;
 use lowrank::config::LoraConfig;
 use lowrank::files::output_dir::{self, Earlier};
@@ -12,7 +12,7 @@ use lowrank::files::storage::{Disk, Storage as _};
 use lowrank::files::{self, RunLock};
 use lowrank::{Error, Result, Subject};
 
-use super::checkpoint::{CHECKPOINTS, Checkpoint, Progress, sha256};
+use super::checkpoint::{CHECKPOINTS, Checkpoint, Progress, sha256_of};
 use super::config::TrainConfig;
 use super::early_stopping::{EarlyStopping, Monitor, Verdict};
 use super::evaluate;
@@ -26,6 +26,7 @@ use super::trainer::{Step, Trainer};
 use crate::attach::{Adapters, DEFAULT, TrainableParameters};
 use crate::data::{Dataset, Manifest, Normalisation, SignalFormat, Split};
 use crate::models::{Architecture, BaseModel, ModelConfig, Network};
+use crate::values;
 
 /// What training begins with.
 #[derive(Debug, Clone)]
@@ -160,7 +161,12 @@ struct Prepared {
 fn prepare(run: &Run, data: &Data) -> Result<Prepared> {
     let device = Device::flex().autodiff();
     let (network, model) = match &run.start {
-        Start::Base(base) => (base.network.clone().train(), base.config.clone()),
+        Start::Base(base) => {
+            let network = base.network.clone().train();
+            // Frozen weights may be of half precision; without an adapter they train.
+            let network = if run.lora.is_some() { network } else { values::single(network) };
+            (network, base.config.clone())
+        }
         Start::New { architecture, signal } => {
             device.seed(lowrank::random::Random::new(run.seed, "init", 0).bits());
             let labels = run.manifest.labels().to_vec();
@@ -178,7 +184,6 @@ fn prepare(run: &Run, data: &Data) -> Result<Prepared> {
 /// What must be the same for a run to go on: settings, seed, base, and the shape of the data.
 fn digest(run: &Run, model: &ModelConfig, network: &Network) -> Result<String> {
     let ids: Vec<_> = Trainable::of_model(network).ids().to_vec();
-    let weights = crate::values::read(network, &ids);
     let mut text = format!("{}\n{}\n", run.seed, model.to_json());
     text += &run.lora.as_ref().map(LoraConfig::to_json).unwrap_or_default();
     text += &serde_json::to_string(&run.config).map_err(|error| Error::new(Subject::Config, error.to_string()))?;
@@ -186,11 +191,10 @@ fn digest(run: &Run, model: &ModelConfig, network: &Network) -> Result<String> {
         let (split, name, label) = (recording.split, recording.path.file_name(), &recording.label);
         let _ = writeln!(text, "{split:?} {name:?} {label}");
     }
-    let mut bytes = text.into_bytes();
-    for id in ids {
-        bytes.extend(weights[&id].iter().flat_map(|value| value.to_le_bytes()));
-    }
-    Ok(sha256(&bytes))
+    // One at a time: the whole network would stand in memory once more.
+    let of = |id: ParamId| values::read(network, &[id]).remove(&id).unwrap_or_default();
+    let weights = ids.into_iter().map(|id| of(id).into_iter().flat_map(f32::to_le_bytes).collect());
+    Ok(sha256_of([text.into_bytes()].into_iter().chain(weights)))
 }
 
 /// Takes the output folder, and says whether there is a run in it to go on with.

@@ -27,7 +27,7 @@ impl Model {
     /// When a file is missing or malformed, or the adapter does not fit the base.
     pub fn load(args: &ModelArgs, output: Output) -> Result<Self> {
         let device = Device::flex();
-        let BaseModel { config, network } = BaseModel::load(&args.model, &device)?;
+        let BaseModel { config, network } = BaseModel::load(&args.model, &device, args.dtype)?;
         let network = match &args.adapter {
             Some(dir) => {
                 let (network, adapters) = lowrank_burn::load(network, dir)?;

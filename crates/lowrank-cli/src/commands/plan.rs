@@ -67,7 +67,7 @@ impl Planned {
     fn of(plan: &RunPlan) -> Result<Self> {
         match &plan.model {
             Model::Base(dir) => {
-                let BaseModel { config, network } = BaseModel::load(dir, &Device::flex())?;
+                let BaseModel { config, network } = BaseModel::load(dir, &Device::flex(), plan.dtype)?;
                 let base = Some(dir.display().to_string());
                 Ok(Self { base, network, labels: Some(config.labels), signal: config.signal })
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use lowrank::Result;
 use lowrank_burn::data::Manifest;
-use lowrank_burn::models::BaseModel;
+use lowrank_burn::models::{BaseModel, Dtype};
 use lowrank_burn::train::metrics::Evaluation;
 use lowrank_burn::train::{self, Outcome, Run, Start};
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub fn run(args: TrainArgs, output: Output) -> Result<Exit, Failure> {
     let plan = RunPlan::new(&Settings::read(Some(&args.file), args.settings.0)?)?;
     let mut next = Next::of(&plan);
     let run = prepare(plan, args.resume)?;
-    next.reading = reading_flags(&run);
+    next.reading += &reading_flags(&run);
     interrupt::install(output)?;
     output.say(format_args!("{} with {}", next.what(), run.manifest.path().display()));
     let mut progress = Progress::new(output);
@@ -41,7 +41,7 @@ pub fn run(args: TrainArgs, output: Output) -> Result<Exit, Failure> {
 pub fn prepare(plan: RunPlan, resume: bool) -> Result<Run> {
     let path = plan.manifest()?.to_owned();
     let start = match plan.model {
-        Model::Base(dir) => Start::Base(Box::new(BaseModel::load(&dir, &Device::flex())?)),
+        Model::Base(dir) => Start::Base(Box::new(BaseModel::load(&dir, &Device::flex(), plan.dtype)?)),
         Model::New { architecture, signal } => Start::New { architecture, signal },
     };
     let labels = match &start {
@@ -105,7 +105,10 @@ impl Next {
             base,
             manifest: plan.manifest.as_deref().map(shown).unwrap_or_default(),
             adapter: plan.lora.is_some(),
-            reading: String::new(),
+            reading: match plan.dtype {
+                Dtype::Float32 => String::new(),
+                dtype => format!(" --dtype {}", dtype.name()),
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowrank::config::LoraConfig;
 use lowrank::{Error, Result, Subject};
 use lowrank_burn::data::{Reading, SignalFormat};
-use lowrank_burn::models::Architecture;
+use lowrank_burn::models::{Architecture, Dtype};
 use lowrank_burn::train::TrainConfig;
 use serde_json::{Map, Value};
 
@@ -23,6 +23,8 @@ pub struct RunPlan {
     pub output: PathBuf,
     /// What is trained.
     pub model: Model,
+    /// The type in which the weights of a base are held.
+    pub dtype: Dtype,
     /// The list of recordings.
     pub manifest: Option<PathBuf>,
     /// How recordings are read.
@@ -56,7 +58,7 @@ impl RunPlan {
     /// Whatever is missing, contradicts itself, or is out of range: all of it.
     pub fn new(settings: &Settings) -> Result<Self> {
         let mut errors = Vec::new();
-        let model = keep(model(settings), &mut errors);
+        let (model, dtype) = (keep(model(settings), &mut errors), keep(dtype(settings), &mut errors));
         let lora = if settings.has(Section::Lora) { keep(lora(settings).map(Some), &mut errors) } else { Some(None) };
         let train = keep(train(settings), &mut errors);
         let reading = keep(reading(settings), &mut errors);
@@ -64,7 +66,8 @@ impl RunPlan {
             let error = Error::new(Subject::Config, "a new base has no adapter yet: [lora] needs `base` in [model]");
             errors.push(error.with_hint("train the base first, without [lora]; then adapt it"));
         }
-        let (Some(model), Some(lora), Some(train), Some(reading)) = (model, lora, train, reading) else {
+        let (Some(model), Some(dtype), Some(lora), Some(train), Some(reading)) = (model, dtype, lora, train, reading)
+        else {
             Error::all(errors)?;
             return Err(Error::new(Subject::Config, "the settings make no run"));
         };
@@ -75,6 +78,7 @@ impl RunPlan {
             seed: settings.setting(Section::Top, "seed").and_then(|seed| seed.value.as_u64()).unwrap_or(0),
             output,
             model,
+            dtype,
             manifest: settings.path(Section::Data, "manifest"),
             reading,
             lora,
@@ -126,6 +130,7 @@ fn model(settings: &Settings) -> Result<Model> {
     let at = |name: &str| settings.place(Section::Model, name);
     if let Some(base) = settings.path(Section::Model, "base") {
         keys.remove("base");
+        keys.remove("dtype");
         let errors = keys.keys().map(|name| {
             let error = Error::new(Subject::Config, format!("`{name}` is for a new base, and `base` names one"));
             error.at(at(name)).with_hint("a base brings its architecture along: leave one of the two out")
@@ -133,6 +138,7 @@ fn model(settings: &Settings) -> Result<Model> {
         Error::all(errors.collect())?;
         return Ok(Model::Base(base));
     }
+    keys.remove("dtype");
     let Some(Value::String(model_type)) = keys.shift_remove("model_type") else {
         let error = Error::new(Subject::Config, "no model: [model] has neither `base` nor `model_type`");
         return Err(error.at(at("base")).with_hint("name a base directory, or the architecture of a new base"));
@@ -149,6 +155,19 @@ fn model(settings: &Settings) -> Result<Model> {
         .map_err(|error| Error::new(Subject::Config, error.to_string()).at(at("model_type")))?;
     signal.validate().map_err(|error| error.at(at("model_type")))?;
     Ok(Model::New { architecture, signal })
+}
+
+/// The type in which a base's weights are held, which are frozen only beside an adapter.
+fn dtype(settings: &Settings) -> Result<Dtype> {
+    let Some(setting) = settings.setting(Section::Model, "dtype") else { return Ok(Dtype::default()) };
+    let wrong = |error: Error| error.at(settings.place(Section::Model, "dtype"));
+    let dtype: Dtype = serde_json::from_value(setting.value.clone())
+        .map_err(|error| wrong(Error::new(Subject::Config, error.to_string())))?;
+    if dtype != Dtype::default() && !settings.has(Section::Lora) {
+        let error = Error::new(Subject::Config, "`dtype` is for frozen weights, and without [lora] all weights train");
+        return Err(wrong(error.with_hint("leave `dtype` out, or train an adapter")));
+    }
+    Ok(dtype)
 }
 
 fn missing(name: &str, place: &str) -> Error {

@@ -20,6 +20,22 @@ fn an_adapter_is_trained_evaluated_and_merged() {
 }
 
 #[test]
+fn an_adapter_trains_on_a_base_of_half_precision() {
+    fresh("half");
+    let done = lowrank("train adapt.toml --dtype bfloat16 --output half");
+    assert_eq!(done.code, 0, "{done}");
+    let next = "lowrank eval --model base/model --adapter half/adapter --manifest person.csv --dtype bfloat16";
+    assert!(done.stdout.contains(next), "{done}");
+    let report = lowrank(&next["lowrank ".len()..]);
+    assert_eq!(report.code, 0, "{report}");
+
+    let refused = lowrank("train base.toml --dtype float16 --output half-base");
+    assert_eq!(refused.code, 2, "{refused}");
+    let message = "--dtype: `dtype` is for frozen weights, and without [lora] all weights train";
+    assert!(refused.stderr.contains(message), "{refused}");
+}
+
+#[test]
 fn json_is_the_outcome() {
     fresh("as-json");
     let done = lowrank("train adapt.toml --output as-json --json --quiet");

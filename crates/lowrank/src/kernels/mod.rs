@@ -23,3 +23,6 @@ pub mod softmax;
 mod strips;
 #[cfg(test)]
 mod testing;
+mod values;
+
+pub use values::Values;

@@ -24,7 +24,7 @@ const DEPTH: usize = 128;
 const ROWS: usize = 64;
 
 /// Rows of a strip that are packed at a time: some lines of the cache of each column, where columns are contiguous.
-const RUN: usize = 64;
+pub(super) const RUN: usize = 64;
 /// Columns that are packed together: one store writes a value of each.
 const TOGETHER: usize = 8;
 

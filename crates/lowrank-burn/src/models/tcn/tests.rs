@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use lowrank::adapter::tensor::Tensor as Stored;
 use lowrank::files::{Checkpoint, Disk, writer};
 use lowrank::float::FloatType;
@@ -9,7 +9,7 @@ use lowrank::random::Random;
 use serde_json::json;
 
 use super::*;
-use crate::models::{load_weights, save_weights};
+use crate::models::{Dtype, load_weights, save_weights};
 use crate::values;
 
 fn config(changes: &Value) -> Result<TcnConfig> {
@@ -71,7 +71,7 @@ fn weight_norm_changes_nothing_until_it_is_trained() {
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let path = folder.path().join("model.safetensors");
     writer::complete(&Disk, &path, named).unwrap().publish().unwrap();
-    let normed = load_weights(normed.materialize(), &Checkpoint::open(&path).unwrap()).unwrap();
+    let normed = load_weights(normed.materialize(), &Checkpoint::open(&path).unwrap(), Dtype::Float32).unwrap();
     let attached = normed.clone().apply_reparameterization(WeightNorm::attach());
     let (a, b) = (plain.forward(signal(noise(40))), attached.forward(signal(noise(40))));
     assert!((a - b).abs().max().into_scalar::<f32>() < 1e-5);
@@ -107,7 +107,7 @@ fn a_stored_weight_norm_is_folded() {
         let path = folder.path().join(format!("{number}.safetensors"));
         let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         writer::complete(&Disk, &path, named).unwrap().publish().unwrap();
-        let loaded = load_weights(network(&json!({})), &Checkpoint::open(&path).unwrap()).unwrap();
+        let loaded = load_weights(network(&json!({})), &Checkpoint::open(&path).unwrap(), Dtype::Float32).unwrap();
         let (a, b) = (plain.forward(signal(noise(40))), loaded.forward(signal(noise(40))));
         assert!((a - b).abs().max().into_scalar::<f32>() < 1e-5, "{g_name}");
     }
@@ -127,7 +127,7 @@ fn missing_strange_and_broken_tensors_are_all_named() {
     let path = folder.path().join("model.safetensors");
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     writer::complete(&Disk, &path, named).unwrap().publish().unwrap();
-    let error = load_weights(network(&json!({})), &Checkpoint::open(&path).unwrap()).unwrap_err();
+    let error = load_weights(network(&json!({})), &Checkpoint::open(&path).unwrap(), Dtype::Float32).unwrap_err();
     let parts: Vec<String> = error.parts().iter().map(ToString::to_string).collect();
     assert_eq!(
         parts,
@@ -139,4 +139,45 @@ fn missing_strange_and_broken_tensors_are_all_named() {
         ]
     );
     assert_eq!(error.parts()[2].hint(), Some("the nearest tensor there is `haed.bias`"));
+}
+
+#[test]
+fn weights_are_held_in_the_type_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let tensors = save_weights(&network(&json!({}))).unwrap();
+    let write = |float, factor| {
+        let stored = tensors.iter().map(|(name, tensor)| {
+            let values: Vec<f32> = tensor.values().unwrap().iter().map(|value| factor * value).collect();
+            (name.as_str(), Stored::from_values(float, tensor.shape().to_vec(), &values).unwrap())
+        });
+        let stored: Vec<_> = stored.collect();
+        let named = stored.iter().map(|(name, tensor)| (*name, tensor));
+        writer::complete(&Disk, &path, named).unwrap().publish().unwrap();
+    };
+    let load = |dtype| load_weights(network(&json!({})), &Checkpoint::open(&path).unwrap(), dtype);
+    for (stored, dtype, held) in [
+        (FloatType::Bf16, Dtype::Float32, DType::F32),
+        (FloatType::Bf16, Dtype::Auto, DType::BF16),
+        (FloatType::F16, Dtype::Auto, DType::F16),
+        (FloatType::F64, Dtype::Auto, DType::F32),
+        (FloatType::F32, Dtype::Bfloat16, DType::BF16),
+        (FloatType::F32, Dtype::Float16, DType::F16),
+    ] {
+        write(stored, 1.0);
+        let loaded = load(dtype).unwrap();
+        let types = [loaded.stem.weight.val().dtype(), loaded.head.weight.val().dtype()];
+        assert_eq!(types, [held; 2], "{stored:?} as {dtype:?}");
+        assert_eq!(loaded.stem.bias.as_ref().unwrap().val().dtype(), DType::F32);
+        // As the same values in single precision.
+        let single = values::single(loaded.clone());
+        let [y, expected] = [loaded, single].map(|net| values::of(net.forward(signal(noise(40)))));
+        assert_eq!(y, expected, "{stored:?} as {dtype:?}");
+    }
+    write(FloatType::F32, 1e6);
+    let error = load(Dtype::Float16).unwrap_err();
+    let first = &error.parts()[0];
+    assert!(first.to_string().starts_with("stem.weight: too large for float16: found "), "{first}");
+    assert_eq!(first.hint(), Some("load it with dtype \"float32\""));
+    assert!(load(Dtype::Bfloat16).is_ok());
 }

@@ -5,12 +5,14 @@ use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
 
+use super::super::cast::cast_as;
 use super::{ConvDims, LowRankConv, padding};
 
 /// Forward and gradients of convolutions, plain and with a folded low-rank adapter, on one backend.
 ///
 /// Shapes, with `g` groups, kernel `k…`, `n = in/g · Πk`: `x [batch, in, length…]`, `weight [out, in/g, k…]`,
-/// `a [r, n]`, `b [out, r / blocks]`, `bias [out]`, `y` and `dy [batch, out, length…]`.
+/// `a [r, n]`, `b [out, r / blocks]`, `bias [out]`, `y` and `dy [batch, out, length…]`. All of one type, but for `weight`,
+/// which may be of another, such as half precision.
 pub trait ConvBody: Backend {
     /// `y = conv(x, W + s·B·A) + bias`.
     fn conv_forward(
@@ -113,7 +115,7 @@ fn fold<B: Backend>(
     b: FloatTensor<B>,
     spec: &LowRankConv,
 ) -> FloatTensor<B> {
-    let kernel = weight.shape();
+    let (kernel, weight) = (weight.shape(), cast_as::<B>(weight, &a));
     let (rank, n) = (a.shape()[0], a.shape()[1]);
     let a = B::float_reshape(a, Shape::new([spec.blocks, rank / spec.blocks, n]));
     let b = B::float_reshape(b, Shape::new([spec.blocks, kernel[0] / spec.blocks, rank / spec.blocks]));
@@ -167,6 +169,7 @@ pub(super) fn conv<B: Backend>(
     bias: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
+    let weight = cast_as::<B>(weight, &x);
     match padding::pad::<B>(x, dims) {
         (x, ConvDims::One(options, _)) => B::conv1d(x, weight, Some(bias), options),
         (x, ConvDims::Two(options)) => B::conv2d(x, weight, Some(bias), options),
@@ -179,6 +182,7 @@ pub(super) fn conv_dx<B: Backend>(
     dy: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
+    let weight = cast_as::<B>(weight, &dy);
     match padding::pad::<B>(x, dims) {
         (x, ConvDims::One(options, _)) => padding::fold::<B>(B::conv1d_x_backward(x, weight, dy, options), dims),
         (x, ConvDims::Two(options)) => B::conv2d_x_backward(x, weight, dy, options),
@@ -191,6 +195,7 @@ pub(super) fn conv_dw<B: Backend>(
     dy: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
+    let weight = cast_as::<B>(weight, &dy);
     match padding::pad::<B>(x, dims) {
         (x, ConvDims::One(options, _)) => {
             let (x, options) = without_remainder::<B>(x, weight.shape()[2], options);

@@ -1,13 +1,13 @@
-//! The CPU: 1-D convolutions of `f32` by [`lowrank::kernels::conv1d`], anything else by the default.
+//! The CPU: 1-D convolutions of `f32`, with weights of that or of half precision, by [`lowrank::kernels::conv1d`];
+//! anything else by the default.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::DType;
 use lowrank::geometry::{Axis, ConvGeometry, Padding};
 use lowrank::kernels::activation::Activation;
-use lowrank::kernels::conv1d::{self, LowRank, Problem, Values, Weight};
+use lowrank::kernels::conv1d::{self, LowRank, Problem, Weight};
 
-use super::super::flex::{tensor, values};
+use super::super::flex::{are_f32, can_be_held, held, tensor, values};
 use super::body::{self, ConvBody};
 use super::{ConvDims, LowRankConv};
 
@@ -20,7 +20,7 @@ impl ConvBody for Flex {
         bias: FlexTensor,
         spec: &LowRankConv,
     ) -> FlexTensor {
-        let Some(fast) = Fast::new(&x, &weight, &spec.dims, &[&a, &b, &bias]) else {
+        let Some(fast) = Fast::new(&x, &weight, &spec.dims, [&a, &b, &bias]) else {
             return body::folded_forward::<Self>(x, weight, a, b, bias, spec);
         };
         let (a, b) = (a.to_contiguous(), b.to_contiguous());
@@ -36,7 +36,7 @@ impl ConvBody for Flex {
         spec: &LowRankConv,
         wants_dx: bool,
     ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
-        let Some(fast) = Fast::new(&x, &weight, &spec.dims, &[&a, &b, &dy]) else {
+        let Some(fast) = Fast::new(&x, &weight, &spec.dims, [&a, &b, &dy]) else {
             return body::folded_backward::<Self>(x, weight, a, b, dy, spec, wants_dx);
         };
         let (a, b, dy) = (a.to_contiguous(), b.to_contiguous(), dy.to_contiguous());
@@ -48,21 +48,21 @@ impl ConvBody for Flex {
     }
 
     fn plain_forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, dims: &ConvDims) -> FlexTensor {
-        match Fast::new(&x, &weight, dims, &[&bias]) {
+        match Fast::new(&x, &weight, dims, [&bias]) {
             Some(fast) => fast.forward(&x, &weight, None, &bias),
             None => body::conv::<Self>(x, weight, bias, dims),
         }
     }
 
     fn plain_dx(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, dims: &ConvDims) -> FlexTensor {
-        match Fast::new(&x, &weight, dims, &[&dy]) {
+        match Fast::new(&x, &weight, dims, [&dy]) {
             Some(fast) => fast.dx(&weight, None, &dy.to_contiguous()),
             None => body::conv_dx::<Self>(x, weight, dy, dims),
         }
     }
 
     fn plain_dw(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, dims: &ConvDims) -> FlexTensor {
-        let Some(fast) = Fast::new(&x, &weight, dims, &[&dy]) else {
+        let Some(fast) = Fast::new(&x, &weight, dims, [&dy]) else {
             return body::conv_dw::<Self>(x, weight, dy, dims);
         };
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
@@ -79,10 +79,15 @@ struct Fast {
 }
 
 impl Fast {
-    /// `None` for two axes, for another type than `f32`, and for shapes that do not fit: those are the default's to refuse.
-    fn new(x: &FlexTensor, weight: &FlexTensor, dims: &ConvDims, others: &[&FlexTensor]) -> Option<Self> {
+    /// `None` for two axes, for another type than the kernels take, and for shapes that do not fit: those are the default's to refuse.
+    fn new<const N: usize>(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        dims: &ConvDims,
+        others: [&FlexTensor; N],
+    ) -> Option<Self> {
         let ConvDims::One(options, mode) = dims else { return None };
-        if [x, weight].into_iter().chain(others.iter().copied()).any(|tensor| tensor.dtype() != DType::F32) {
+        if !are_f32([x]) || !are_f32(others) || !can_be_held(weight) {
             return None;
         }
         let (input, kernel) = (x.shape(), weight.shape());
@@ -116,14 +121,14 @@ impl Fast {
     ) -> FlexTensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let shape = [self.batch, self.geometry.out_channels(), self.columns];
-        let weight = Weight { base: Values::F32(values(&weight)), low_rank };
+        let weight = Weight { base: held(&weight), low_rank };
         tensor(conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity), shape)
     }
 
     fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {
         let (weight, dy) = (weight.to_contiguous(), dy.to_contiguous());
         let shape = [self.batch, self.geometry.in_channels(), self.length];
-        let weight = Weight { base: Values::F32(values(&weight)), low_rank };
+        let weight = Weight { base: held(&weight), low_rank };
         tensor(conv1d::input_gradient(&self.problem(), values(&dy), &weight), shape)
     }
 }

@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, backend_extension};
 
+use super::super::cast::cast_as;
 use super::super::graph::register;
 use super::body::ConvBody;
 use super::{ConvDims, LowRankConv};
@@ -82,7 +83,7 @@ impl<B: ConvBody> Backward<B, 2> for PlainConvBackward {
         let dy = grads.consume::<B>(&ops.node);
         let (x, weight, dims) = ops.state;
         let dx = parents[0].map(|_| B::plain_dx(x.clone(), weight.clone(), dy.clone(), &dims));
-        let dw = parents[1].map(|_| B::plain_dw(x, weight, dy, &dims));
+        let dw = parents[1].map(|_| cast_as::<B>(B::plain_dw(x, weight.clone(), dy, &dims), &weight));
         register::<B, 2>(parents, [dx, dw], grads);
     }
 }

@@ -6,8 +6,8 @@ mod graph;
 mod padding;
 
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
 use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Tensor};
 use lowrank::geometry::PaddingMode;
 
 pub use body::ConvBody;
@@ -67,7 +67,7 @@ pub struct LowRankConv {
 ///
 /// `y[n, o, t] = Σ_i Σ_j (W[o, i, j] + s·Σ_p B[o, p]·A[p, i, j]) · x[n, i, stride·t + dilation·j − padding]`
 ///
-/// Gradients reach `x`, `a`, `b` and the bias; `weight` is a constant.
+/// Gradients reach `x`, `a`, `b` and the bias; `weight` is a constant. It may be of half precision while all else is `f32`.
 ///
 /// # Shapes
 /// - `x`: `[batch, in, length…]`
@@ -89,7 +89,7 @@ pub fn lora_conv<const D: usize>(
     bias: Option<Tensor<1>>,
     spec: &LowRankConv,
 ) -> Tensor<D> {
-    let (constant, trained) = split_bias(bias, &weight);
+    let (constant, trained) = split_bias(bias, &weight, x.dtype());
     let y = Tensor::from_dispatch(<Dispatch as LoraConv>::lora_conv(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -112,7 +112,7 @@ pub fn convolve<const D: usize>(
     bias: Option<Tensor<1>>,
     dims: &ConvDims,
 ) -> Tensor<D> {
-    let (constant, trained) = split_bias(bias, &weight);
+    let (constant, trained) = split_bias(bias, &weight, x.dtype());
     let y = Tensor::from_dispatch(<Dispatch as LoraConv>::plain_conv(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -122,10 +122,14 @@ pub fn convolve<const D: usize>(
     add_bias(y, trained)
 }
 
-/// A bias that is a constant of the operation, and one that is trained and added after it.
-fn split_bias<const D: usize>(bias: Option<Tensor<1>>, weight: &Tensor<D>) -> (Tensor<1>, Option<Tensor<1>>) {
-    let zeros = || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
-    match bias {
+/// A bias that is a constant of the operation, and one that is trained and added after it, in the type of the input.
+fn split_bias<const D: usize>(
+    bias: Option<Tensor<1>>,
+    weight: &Tensor<D>,
+    dtype: DType,
+) -> (Tensor<1>, Option<Tensor<1>>) {
+    let zeros = || Tensor::zeros([weight.dims()[0]], (&weight.device(), dtype));
+    match bias.map(|bias| bias.cast(dtype)) {
         Some(bias) if bias.is_tracked() => (zeros(), Some(bias)),
         Some(bias) => (bias, None),
         None => (zeros(), None),

@@ -4,10 +4,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
 
+use super::super::cast::cast_as;
+
 /// Forward and gradients of linear layers, plain and with a low-rank adapter, on one backend.
 ///
 /// Shapes: `x [rows…, in]`, `weight [in, out]` (Burn's orientation), `a [r, in]`, `b [out, r]` (PEFT's), `bias [out]`, `y`
-/// and `dy [rows…, out]`.
+/// and `dy [rows…, out]`. All of one type, but for `weight`, which may be of another, such as half precision.
 pub trait LinearBody: Backend {
     /// `y = x·W + s·(x·Aᵀ)·Bᵀ + bias`.
     fn low_rank_forward(
@@ -95,14 +97,14 @@ pub(super) fn dense_forward<B: Backend>(
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let shape = with_last(x.shape(), weight.shape()[1]);
+    let (shape, weight) = (with_last(x.shape(), weight.shape()[1]), cast_as::<B>(weight, &x));
     let bias = B::float_reshape(bias, Shape::new([1, weight.shape()[1]]));
     B::float_reshape(B::float_add(product::<B>(rows::<B>(x), weight), bias), shape)
 }
 
 /// The default of [`LinearBody::dense_dx`].
 pub(super) fn dense_dx<B: Backend>(weight: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
-    let shape = with_last(dy.shape(), weight.shape()[0]);
+    let (shape, weight) = (with_last(dy.shape(), weight.shape()[0]), cast_as::<B>(weight, &dy));
     B::float_reshape(product::<B>(rows::<B>(dy), transposed::<B>(weight)), shape)
 }
 

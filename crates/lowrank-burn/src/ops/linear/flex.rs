@@ -1,11 +1,11 @@
-//! The CPU: `f32` by [`lowrank::kernels::linear`], anything else by the default.
+//! The CPU: `f32`, and weights of half precision, by [`lowrank::kernels::linear`]; anything else by the default.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use lowrank::kernels::linear::{LowRank, Weight, forward, input_gradient, low_rank_gradients, weight_gradient};
 
 use super::body::{self, LinearBody, with_last};
-use crate::ops::flex::{are_f32, contiguous, tensor, values};
+use crate::ops::flex::{are_f32, can_be_held, contiguous, held, tensor, values};
 
 impl LinearBody for Flex {
     fn low_rank_forward(
@@ -16,7 +16,7 @@ impl LinearBody for Flex {
         bias: FlexTensor,
         scale: f32,
     ) -> FlexTensor {
-        if !are_f32([&x, &weight, &a, &b, &bias]) {
+        if !are_f32([&x, &a, &b, &bias]) || !can_be_held(&weight) {
             return body::low_rank_forward::<Self>(x, weight, a, b, bias, scale);
         }
         let ([x, weight, a, b], bias) = ([x, weight, a, b].map(contiguous), contiguous(bias));
@@ -34,7 +34,7 @@ impl LinearBody for Flex {
         scale: f32,
         wants_dx: bool,
     ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
-        if !are_f32([&x, &weight, &a, &b, &dy]) {
+        if !are_f32([&x, &a, &b, &dy]) || !can_be_held(&weight) {
             return body::low_rank_backward::<Self>(x, weight, a, b, dy, scale, wants_dx);
         }
         let ([x, weight, a, b], dy) = ([x, weight, a, b].map(contiguous), contiguous(dy));
@@ -46,7 +46,7 @@ impl LinearBody for Flex {
     }
 
     fn dense_forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        if !are_f32([&x, &weight, &bias]) {
+        if !are_f32([&x, &bias]) || !can_be_held(&weight) {
             return body::dense_forward::<Self>(x, weight, bias);
         }
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
@@ -55,7 +55,7 @@ impl LinearBody for Flex {
     }
 
     fn dense_dx(weight: FlexTensor, dy: FlexTensor) -> FlexTensor {
-        if !are_f32([&weight, &dy]) {
+        if !are_f32([&dy]) || !can_be_held(&weight) {
             return body::dense_dx::<Self>(weight, dy);
         }
         let [weight, dy] = [weight, dy].map(contiguous);
@@ -76,7 +76,7 @@ impl LinearBody for Flex {
 /// A weight `[in, out]` that is contiguous.
 fn dense(weight: &FlexTensor) -> Weight<'_> {
     let shape = weight.shape();
-    Weight { base: values(weight), inputs: shape[0], outputs: shape[1], low_rank: None }
+    Weight { base: held(weight), inputs: shape[0], outputs: shape[1], low_rank: None }
 }
 
 fn low_rank<'a>(a: &'a FlexTensor, b: &'a FlexTensor, scale: f32) -> LowRank<'a> {

@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, backend_extension};
 
+use super::super::cast::cast_as;
 use super::super::graph::register;
 use super::body::LinearBody;
 
@@ -71,8 +72,9 @@ impl<B: LinearBody> Backward<B, 2> for PlainLinearBackward {
         let parents = ops.parents.map(|node| node.map(|node| node.id));
         let dy = grads.consume::<B>(&ops.node);
         let (x, weight) = ops.state;
-        let dx = parents[0].map(|_| B::dense_dx(weight, dy.clone()));
-        register::<B, 2>(parents, [dx, x.map(|x| B::dense_dw(x, dy))], grads);
+        let dx = parents[0].map(|_| B::dense_dx(weight.clone(), dy.clone()));
+        let dw = x.map(|x| cast_as::<B>(B::dense_dw(x, dy), &weight));
+        register::<B, 2>(parents, [dx, dw], grads);
     }
 }
 

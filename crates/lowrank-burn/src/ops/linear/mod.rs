@@ -5,14 +5,15 @@ mod flex;
 mod graph;
 
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 pub use body::LinearBody;
 pub use graph::LoraLinear;
 
 /// A linear layer and its adapter: `y = x·W + s·(x·Aᵀ)·Bᵀ + bias`.
 ///
-/// Gradients reach `x`, `a`, `b` and the bias; `weight` is a constant. Only `x` is kept for the backward.
+/// Gradients reach `x`, `a`, `b` and the bias; `weight` is a constant. It may be of half precision while all else is `f32`.
+/// Only `x` is kept for the backward.
 ///
 /// # Shapes
 /// - `x`: `[…, in]`, `weight`: `[in, out]` (Burn's orientation)
@@ -34,7 +35,7 @@ pub fn lora_linear<const D: usize>(
     check(&x, &weight, bias.as_ref());
     let ([rank, inputs], [outputs, columns]) = (a.dims(), b.dims());
     assert_eq!([inputs, outputs, columns], [weight.dims()[0], weight.dims()[1], rank], "factors of the weight's shape");
-    let (constant, trained) = split_bias(bias, &weight);
+    let (constant, trained) = split_bias(bias, &weight, x.dtype());
     add_bias(
         Tensor::from_dispatch(<Dispatch as LoraLinear>::lora_linear(
             x.into_dispatch(),
@@ -59,7 +60,7 @@ pub fn lora_linear<const D: usize>(
 #[must_use]
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     check(&x, &weight, bias.as_ref());
-    let (constant, trained) = split_bias(bias, &weight);
+    let (constant, trained) = split_bias(bias, &weight, x.dtype());
     add_bias(
         Tensor::from_dispatch(<Dispatch as LoraLinear>::plain_linear(
             x.into_dispatch(),
@@ -76,10 +77,10 @@ fn check<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor
     assert!(bias.is_none_or(|bias| bias.dims() == [outputs]), "a bias for each output");
 }
 
-/// A bias that is a constant of the operation, and one that is trained and added after it.
-fn split_bias(bias: Option<Tensor<1>>, weight: &Tensor<2>) -> (Tensor<1>, Option<Tensor<1>>) {
-    let zeros = || Tensor::zeros([weight.dims()[1]], (&weight.device(), weight.dtype()));
-    match bias {
+/// A bias that is a constant of the operation, and one that is trained and added after it, in the type of the input.
+fn split_bias(bias: Option<Tensor<1>>, weight: &Tensor<2>, dtype: DType) -> (Tensor<1>, Option<Tensor<1>>) {
+    let zeros = || Tensor::zeros([weight.dims()[1]], (&weight.device(), dtype));
+    match bias.map(|bias| bias.cast(dtype)) {
         Some(bias) if bias.is_tracked() => (zeros(), Some(bias)),
         Some(bias) => (bias, None),
         None => (zeros(), None),

@@ -40,7 +40,7 @@ pub use forward::forward;
 pub use input_gradient::input_gradient;
 pub use low_rank_gradients::low_rank_gradients;
 pub use weight_gradient::weight_gradient;
-pub use weights::{LowRank, Values, Weight};
+pub use weights::{LowRank, Weight};
 
 use crate::geometry::ConvGeometry;
 use signals::Shape;

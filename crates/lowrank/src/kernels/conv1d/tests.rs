@@ -7,8 +7,8 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::geometry::{Axis, Padding, PaddingMode};
 use crate::kernels::activation::Activation;
-use crate::kernels::reference;
 use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, wide};
+use crate::kernels::{Values, reference};
 use crate::random::Random;
 
 #[derive(Debug, Clone)]
@@ -269,20 +269,24 @@ fn the_same_bits_for_any_number_of_threads() {
 
 #[test]
 fn half_precision_weights_are_unpacked_exactly() {
-    let case = &large()[0];
-    let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
-    let inputs = Inputs::new(case, problem.columns());
-    let f16: Vec<_> = inputs.w.iter().map(|value| half::f16::from_f32(*value)).collect();
-    let bf16: Vec<_> = inputs.w.iter().map(|value| half::bf16::from_f32(*value)).collect();
-    let widened = [
-        (Values::F16(&f16), f16.iter().map(|value| value.to_f32()).collect::<Vec<_>>()),
-        (Values::Bf16(&bf16), bf16.iter().map(|value| value.to_f32()).collect()),
-    ];
-    for (base, values) in widened {
-        let convolved = |base| {
-            let weight = Weight { base, low_rank: Some(inputs.low()) };
-            forward(&problem, &inputs.x, &weight, None, Activation::Identity)
-        };
-        assert_eq!(convolved(base), convolved(Values::F32(&values)));
+    for case in large() {
+        let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
+        let inputs = Inputs::new(&case, problem.columns());
+        let f16: Vec<_> = inputs.w.iter().map(|value| half::f16::from_f32(*value)).collect();
+        let bf16: Vec<_> = inputs.w.iter().map(|value| half::bf16::from_f32(*value)).collect();
+        let unpacked = [
+            (Values::F16(&f16), f16.iter().map(|value| value.to_f32()).collect::<Vec<_>>()),
+            (Values::Bf16(&bf16), bf16.iter().map(|value| value.to_f32()).collect()),
+        ];
+        for (low_rank, (base, values)) in
+            [None, Some(inputs.low())].into_iter().flat_map(|low| unpacked.iter().map(move |one| (low, one)))
+        {
+            let results = |base| {
+                let weight = Weight { base, low_rank };
+                let y = forward(&problem, &inputs.x, &weight, None, Activation::Identity);
+                [y, input_gradient(&problem, &inputs.dy, &weight)]
+            };
+            assert_eq!(results(*base), results(Values::F32(values)), "{case:?}, adapter: {}", low_rank.is_some());
+        }
     }
 }

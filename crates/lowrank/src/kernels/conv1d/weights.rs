@@ -1,24 +1,12 @@
-//! Frozen weights, in the precision the model holds them in, and the adapter that is folded into them.
+//! Frozen weights and the adapter that is folded into them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::super::gemm::{self, Matrix};
-
-/// The values of a frozen weight, in the type the model holds them in.
-#[derive(Debug, Clone, Copy)]
-pub enum Values<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// Half precision.
-    F16(&'a [f16]),
-    /// Brain floating point.
-    Bf16(&'a [bf16]),
-}
+use super::super::values::Values;
 
 /// A low-rank update `s·B·A` of a weight seen as the matrix `(out, n)`, `n = in/groups · kernel`.
 #[derive(Debug, Clone, Copy)]
@@ -51,17 +39,9 @@ impl<'a> Weight<'a> {
         Self { base: Values::F32(values), low_rank: None }
     }
 
-    fn len(&self) -> usize {
-        match self.base {
-            Values::F32(values) => values.len(),
-            Values::F16(values) => values.len(),
-            Values::Bf16(values) => values.len(),
-        }
-    }
-
     /// Whether there are `out · n` values, and the factors fit them.
     pub(super) fn fits(&self, out: usize, n: usize) -> bool {
-        self.len() == out * n
+        self.base.len() == out * n
             && self.low_rank.is_none_or(|low| {
                 low.blocks > 0
                     && out.is_multiple_of(low.blocks)
@@ -76,7 +56,7 @@ impl<'a> Weight<'a> {
         if let Some(values) = self.in_place() {
             return Cow::Borrowed(values);
         }
-        let mut values = vec![0.0; self.len()];
+        let mut values = vec![0.0; self.base.len()];
         let rows = (FOLDED / n.max(1)).max(ROWS);
         let chunks = values.par_chunks_mut((rows * n).max(1)).enumerate();
         chunks.for_each(|(index, values)| {
@@ -88,24 +68,16 @@ impl<'a> Weight<'a> {
 
     /// The values themselves, where they are what is multiplied with.
     pub(super) fn in_place(&self) -> Option<&'a [f32]> {
-        match (self.base, self.low_rank) {
-            (Values::F32(values), None) => Some(values),
-            _ => None,
-        }
+        if self.low_rank.is_none() { self.base.in_place() } else { None }
     }
 
     /// Writes `W + s·B·A` of some rows and columns as `f32`; rows of `W` are `n` long.
     pub(super) fn fold(&self, n: usize, rows: Range<usize>, columns: Range<usize>, to: &mut [f32]) {
         for (row, to) in rows.clone().zip(to.chunks_exact_mut(columns.len().max(1))) {
-            let place = row * n + columns.start..row * n + columns.end;
-            match self.base {
-                Values::F32(values) => to.copy_from_slice(&values[place]),
-                Values::F16(values) => values[place].convert_to_f32_slice(to),
-                Values::Bf16(values) => values[place].convert_to_f32_slice(to),
-            }
+            self.base.unpack(row * n + columns.start, to);
         }
         if let Some(low) = self.low_rank {
-            low.add(self.len() / n, n, rows, columns, to);
+            low.add(self.base.len() / n, n, rows, columns, to);
         }
     }
 }

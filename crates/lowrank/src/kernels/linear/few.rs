@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "tasks write their own columns of one output")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::super::buffers::Buffers;
@@ -10,7 +12,7 @@ use super::super::gemm::Matrix;
 use super::super::lanes::{Lanes, arch};
 use super::super::reduce::sum;
 use super::super::scratch;
-use super::super::strips::{Start, multiply_in_place, width};
+use super::super::strips::{Place, Start, multiply_in_place, width};
 use super::product::Task;
 
 /// Rows so few that packing the right factor would take longer than the product.
@@ -22,19 +24,25 @@ const STEPS: usize = 32;
 /// Columns for which such streams stay in the first-level cache, to be read for the second row.
 const COLUMNS: usize = 512;
 
-/// Whether [`run`] takes these factors.
-pub(super) fn takes(left: Matrix<'_, f32>, right: Matrix<'_, f32>) -> bool {
-    left.rows <= ROWS && left.column_stride == 1 && (right.column_stride == 1 || right.row_stride == 1)
+/// Whether [`run`] takes a left factor.
+pub(super) fn takes(left: Matrix<'_, f32>) -> bool {
+    left.rows <= ROWS && left.column_stride == 1
 }
 
 /// Computes a task of factors that [`takes`] lets through.
 pub(super) fn run(task: &Task<'_>) {
-    scratch::with(STEPS * width(), |strip| arch().dispatch(Few { task, strip }));
+    let strip = STEPS * width();
+    // What is unpacked at a time: a column, some steps of a strip, or of a stream.
+    let column = task.terms.iter().map(|(left, _)| left.columns).max().unwrap_or(0);
+    let part = column.max(strip).max(STREAMS * COLUMNS);
+    scratch::with(strip + part, |memory| arch().dispatch(Few { task, memory, strip }));
 }
 
 struct Few<'t, 'a, 'm> {
     task: &'t Task<'a>,
-    strip: &'m mut [f32],
+    memory: &'m mut [f32],
+    /// Values of `memory` for a strip.
+    strip: usize,
 }
 
 impl WithSimd for Few<'_, '_, '_> {
@@ -42,7 +50,8 @@ impl WithSimd for Few<'_, '_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { task, strip } = self;
+        let Self { task, memory, strip } = self;
+        let (width, (strip, memory)) = (strip / STEPS, memory.split_at_mut(strip));
         let zeros = vec![0.0; task.columns.len()];
         let start = if task.start.bias.is_empty() { &zeros } else { task.start.bias };
         for row in task.rows.clone() {
@@ -50,32 +59,44 @@ impl WithSimd for Few<'_, '_, '_> {
             unsafe { task.place.output.write(task.place.start + row * task.place.row_stride, start) };
         }
         for (left, right) in task.terms {
-            let right = right.matrix.columns(task.columns.clone());
+            let (right, columns) = (right.matrix, task.columns.clone());
             if right.column_stride != 1 {
-                task.rows.clone().for_each(|row| dots(simd, row_of(*left, row), right, task.output(row)));
+                for column in columns {
+                    let values = &right.part(0..right.rows, column..column + 1, memory).data[..right.rows];
+                    for row in task.rows.clone() {
+                        task.output(row)[column - task.columns.start] += dot(simd, row_of(*left, row), values);
+                    }
+                }
             } else if task.rows.len() > 2 {
-                for first in (0..right.rows).step_by(STEPS) {
-                    let steps = first..right.rows.min(first + STEPS);
-                    let (left, right) = (left.columns(steps.clone()), right.rows(steps));
-                    // SAFETY: the columns are written by their task alone, and have been above.
-                    unsafe { multiply_in_place(simd, left, right, Start::THERE, task.place, strip) };
+                for steps in chunks(0..right.rows, STEPS) {
+                    let left = left.columns(steps.clone());
+                    for columns in chunks(columns.clone(), width) {
+                        let place =
+                            Place { start: task.place.start + columns.start - task.columns.start, ..task.place };
+                        let right = right.part(steps.clone(), columns, memory);
+                        // SAFETY: the columns are written by their task alone, and have been above.
+                        unsafe { multiply_in_place(simd, left, right, Start::THERE, place, strip) };
+                    }
                 }
             } else {
-                for first in (0..right.columns).step_by(COLUMNS) {
-                    let columns = first..right.columns.min(first + COLUMNS);
-                    let right = right.columns(columns.clone());
-                    for step in (0..right.rows).step_by(STREAMS) {
-                        let steps = step..right.rows.min(step + STREAMS);
-                        let right = right.rows(steps.clone());
+                for columns in chunks(columns, COLUMNS) {
+                    for steps in chunks(0..right.rows, STREAMS) {
+                        let right = right.part(steps.clone(), columns.clone(), memory);
                         for row in task.rows.clone() {
                             let x = &row_of(*left, row)[steps.clone()];
-                            add(simd, x, right, &mut task.output(row)[columns.clone()]);
+                            let y = task.output(row);
+                            add(simd, x, right, &mut y[columns.start - task.columns.start..][..columns.len()]);
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// A range in pieces of `len`.
+fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(len).map(move |first| first..range.end.min(first + len))
 }
 
 impl Task<'_> {
@@ -92,18 +113,15 @@ fn row_of(matrix: Matrix<'_, f32>, row: usize) -> &[f32] {
     &matrix.data[row * matrix.row_stride..][..matrix.columns]
 }
 
-/// `y[column] += Σ_step x[step] · right[step, column]`, with the columns of `right` contiguous.
+/// `Σ x·values`.
 #[inline(always)]
-fn dots<S: Simd>(simd: S, x: &[f32], right: Matrix<'_, f32>, y: &mut [f32]) {
-    for (column, y) in y.iter_mut().enumerate() {
-        let values = &right.data[column * right.column_stride..][..right.rows];
-        *y += sum(
-            simd,
-            [x, values],
-            #[inline(always)]
-            |[x, value]| x * value,
-        );
-    }
+fn dot<S: Simd>(simd: S, x: &[f32], values: &[f32]) -> f32 {
+    sum(
+        simd,
+        [x, values],
+        #[inline(always)]
+        |[x, value]| x * value,
+    )
 }
 
 /// `y += Σ_step x[step] · right[step]`, of at most [`STREAMS`] steps, with the rows of `right` contiguous.

@@ -3,8 +3,8 @@
 //! `y[n, o] = bias[o] + Σ_i x[n, i] · (W[i, o] + s·Σ_p B[o, p]·A[p, i])`, with `W (in, out)` as Burn has it and `A (r, in)`,
 //! `B (out, r)` as PEFT has them.
 //!
-//! A task takes a strip of the weight, as wide as a block of registers, and all or many of the rows of `x`; neither `x` nor
-//! `y` is transposed or copied. Where there are many rows the adapter is folded into the strip, at `in·out·r` operations
+//! A task takes a strip of the weight, as wide as a block of registers and unpacked from half precision, and all or many of
+//! the rows of `x`; neither `x` nor `y` is transposed or copied. Where there are many rows the adapter is folded into the strip, at `in·out·r` operations
 //! for all of them; where there are few, `h = x·Aᵀ` is computed first, and `s·h·Bᵀ` is added as more steps of the same
 //! sums. The gradients of the factors are sums over rows that are read once: `dB = s·dyᵀ·h` and, with `dh = s·dy·B`,
 //! `dA = dhᵀ·x`.
@@ -14,17 +14,20 @@
 mod few;
 mod low_rank_gradients;
 mod product;
+mod right;
 
 pub use low_rank_gradients::low_rank_gradients;
 
 use super::gemm::Matrix;
-use product::{Right, product};
+use super::values::Values;
+use product::product;
+use right::{Held, Right};
 
 /// A frozen weight `(in, out)` and its adapter.
 #[derive(Debug, Clone, Copy)]
 pub struct Weight<'a> {
     /// `W`, row-major.
-    pub base: &'a [f32],
+    pub base: Values<'a>,
     /// `in`.
     pub inputs: usize,
     /// `out`.
@@ -47,9 +50,9 @@ pub struct LowRank<'a> {
 }
 
 impl<'a> Weight<'a> {
-    fn matrix(&self) -> Matrix<'a, f32> {
+    fn matrix(&self) -> Held<'a> {
         assert_eq!(self.base.len(), self.inputs * self.outputs, "values of the weight");
-        Matrix::row_major(self.base, [self.inputs, self.outputs])
+        Held::row_major(self.base, [self.inputs, self.outputs])
     }
 
     /// Whether it pays to add the update to the weight, rather than its path to the output.
@@ -111,7 +114,7 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], [inputs, outputs]: [usize; 2]) -> 
 /// `left·(right + s·first·second) + bias`.
 fn with_update(
     left: Matrix<'_, f32>,
-    right: Matrix<'_, f32>,
+    right: Held<'_>,
     update: Option<([Matrix<'_, f32>; 2], f32)>,
     folds: bool,
     bias: Option<&[f32]>,

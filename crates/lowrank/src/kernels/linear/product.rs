@@ -13,8 +13,9 @@ use super::super::gemm::Matrix;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
-use super::super::strips::{Place, Start, multiply, pack, width};
+use super::super::strips::{Place, RUN, Start, multiply, pack, width};
 use super::few;
+use super::right::Right;
 
 /// Tasks that are enough, and rows that are worth the packing of a strip.
 const TASKS: usize = 8;
@@ -25,19 +26,6 @@ const COLUMNS: usize = 512;
 /// Multiplications that one core is done with before another has begun.
 const SMALL: usize = 1 << 16;
 
-/// A right factor: `matrix + update[0]·update[1]`.
-#[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
-    pub matrix: Matrix<'a, f32>,
-    pub update: Option<[Matrix<'a, f32>; 2]>,
-}
-
-impl<'a> Right<'a> {
-    pub fn plain(matrix: Matrix<'a, f32>) -> Self {
-        Self { matrix, update: None }
-    }
-}
-
 /// `bias + Σ left·right`, row-major.
 pub(super) fn product(
     terms: &[(Matrix<'_, f32>, Right<'_>)],
@@ -45,7 +33,7 @@ pub(super) fn product(
     [rows, columns]: [usize; 2],
 ) -> Vec<f32> {
     let depth: usize = terms.iter().map(|(left, _)| left.columns).sum();
-    let few = terms.iter().all(|(left, right)| right.update.is_none() && few::takes(*left, right.matrix));
+    let few = terms.iter().all(|(left, right)| right.update.is_none() && few::takes(*left));
     let (width, height) = if few {
         let tasks = (columns * depth / SHARE).clamp(1, (columns / COLUMNS).max(1));
         (columns.div_ceil(tasks).next_multiple_of(width()), rows)
@@ -86,7 +74,8 @@ pub(super) struct Task<'a> {
 
 impl Task<'_> {
     fn run(self) {
-        let rank = |right: &Right<'_>| right.update.map_or(0, |[_, second]| second.rows);
+        // Beside a strip, its second factor; before that, what is unpacked of it.
+        let rank = |right: &Right<'_>| right.update.map_or(RUN, |[_, second]| second.rows.max(RUN));
         let rows = self.terms.iter().map(|(_, right)| right.matrix.rows + rank(right)).max().unwrap_or(0);
         scratch::with(rows * width(), |memory| arch().dispatch(Packed { task: self, memory }));
     }
@@ -108,13 +97,13 @@ impl WithSimd for Packed<'_, '_> {
         let stride = count.next_multiple_of(S::F32_LANES);
         for (left, right) in terms {
             let depth = right.matrix.rows;
-            let (strip, factor) = memory.split_at_mut(depth * stride);
-            pack(right.matrix, columns.clone(), strip, stride);
+            let (strip, beside) = memory.split_at_mut(depth * stride);
+            right.matrix.pack(columns.clone(), strip, stride, beside);
             if let Some([first, second]) = right.update {
-                pack(second, columns.clone(), factor, stride);
+                pack(second, columns.clone(), beside, stride);
                 let place = Place { output: &Shared::new(strip), start: 0, row_stride: stride };
                 // SAFETY: the strip is this task's, and packed.
-                unsafe { multiply(simd, first, (factor, stride), count, Start::THERE, place) };
+                unsafe { multiply(simd, first, (beside, stride), count, Start::THERE, place) };
             }
             // SAFETY: a strip of rows is written by its task alone; after the first term it has been.
             unsafe { multiply(simd, left.rows(rows.clone()), (strip, stride), count, start, place) };

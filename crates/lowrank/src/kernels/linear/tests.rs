@@ -25,7 +25,7 @@ fn case() -> impl Strategy<Value = Case> {
         .prop_map(|(rows, inputs, outputs, rank, seed)| Case { rows, inputs, outputs, rank, seed })
 }
 
-struct Values {
+struct Drawn {
     x: Vec<f32>,
     w: Vec<f32>,
     a: Vec<f32>,
@@ -36,7 +36,7 @@ struct Values {
 
 const SCALE: f32 = 0.5;
 
-impl Values {
+impl Drawn {
     fn new(case: Case) -> Self {
         let Case { rows, inputs, outputs, rank, seed } = case;
         let draw = |purpose, len| {
@@ -57,7 +57,7 @@ impl Values {
     fn results(&self, case: Case) -> [Vec<f32>; 6] {
         let Case { inputs, outputs, rank, .. } = case;
         let low = LowRank { a: &self.a, b: &self.b, rank, scale: SCALE };
-        let plain = Weight { base: &self.w, inputs, outputs, low_rank: None };
+        let plain = Weight { base: Values::F32(&self.w), inputs, outputs, low_rank: None };
         let weight = Weight { low_rank: Some(low), ..plain };
         let (da, db) = low_rank_gradients(&self.x, &self.dy, [inputs, outputs], &low);
         [
@@ -95,7 +95,7 @@ impl Values {
 }
 
 fn check(case: Case) {
-    let values = Values::new(case);
+    let values = Drawn::new(case);
     let (results, expected) = (values.results(case), values.reference(case));
     let Case { rows, inputs, outputs, .. } = case;
     let terms = [inputs, outputs, rows * outputs, rows * inputs, rows, inputs];
@@ -130,7 +130,34 @@ fn large_problems_agree_with_the_reference() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     for case in LARGE {
-        let values = Values::new(case);
+        let values = Drawn::new(case);
         assert_threads_do_not_matter(&format!("{case:?}"), || values.results(case).concat());
+    }
+}
+
+/// Few rows and many, folded and not, and every width of a strip.
+#[test]
+fn half_precision_weights_give_the_bits_of_the_unpacked_ones() {
+    let sizes = [[130, 130], [70, 300], [300, 49], [33, 16], [5, 700], [1, 1]];
+    let rows = [0, 1, 2, 3, 8, 9, 40, 600];
+    for ([inputs, outputs], rows) in sizes.into_iter().flat_map(|size| rows.map(|rows| (size, rows))) {
+        let case = Case { rows, inputs, outputs, rank: 5, seed: 7 };
+        let drawn = Drawn::new(case);
+        let f16: Vec<_> = drawn.w.iter().map(|value| half::f16::from_f32(*value)).collect();
+        let bf16: Vec<_> = drawn.w.iter().map(|value| half::bf16::from_f32(*value)).collect();
+        let unpacked = [
+            (Values::F16(&f16), f16.iter().map(|value| value.to_f32()).collect::<Vec<_>>()),
+            (Values::Bf16(&bf16), bf16.iter().map(|value| value.to_f32()).collect()),
+        ];
+        let low = LowRank { a: &drawn.a, b: &drawn.b, rank: 5, scale: SCALE };
+        for (low_rank, (base, values)) in
+            [None, Some(low)].into_iter().flat_map(|low| unpacked.iter().map(move |one| (low, one)))
+        {
+            let results = |base| {
+                let weight = Weight { base, inputs, outputs, low_rank };
+                [forward(&drawn.x, &weight, Some(&drawn.bias)), input_gradient(&drawn.dy, &weight)]
+            };
+            assert_eq!(results(*base), results(Values::F32(values)), "{case:?}, adapter: {}", low_rank.is_some());
+        }
     }
 }

@@ -127,6 +127,33 @@ impl Factors {
         Ok(values)
     }
 
+    /// The change since `start`: factors of twice the rank, `[A; A_0]` and `[B, -B_0]`, whose delta is `s (B A - B_0 A_0)`.
+    ///
+    /// An adapter that began with a part of the base weight fits only what was left of it. This one fits the original
+    /// (PEFT's `path_initial_model_for_weight_conversion`). Where groups have rows of their own, the halves are put
+    /// together group by group.
+    ///
+    /// # Errors
+    /// When `start` is of another layer, rank or scale; when the factors have a bias.
+    pub fn without_start(&self, start: &Self) -> Result<Self> {
+        if self.mode == GroupMode::Dense && start.mode == GroupMode::PerGroup {
+            return self.without_start(&start.to_dense()?);
+        }
+        let form = |factors: &Self| (factors.layer.clone(), factors.mode, factors.rank, factors.scale.to_bits());
+        if form(self) != form(start) || self.bias.is_some() || start.bias.is_some() {
+            return Err(Error::new(Subject::Adapter, "not the start of these factors")
+                .found(format!("r = {}, {}, scale {}", start.rank, start.mode, start.scale))
+                .expected(format!("r = {}, {}, scale {}, no bias", self.rank, self.mode, self.scale)));
+        }
+        let blocks = if self.mode == GroupMode::Shared { 1 } else { self.layer.groups() };
+        let rows = self.a.chunks_exact(self.a.len() / blocks).zip(start.a.chunks_exact(self.a.len() / blocks));
+        let a = rows.flat_map(|(own, start)| own.iter().chain(start)).copied().collect();
+        let columns = self.rank / blocks;
+        let rows = self.b.chunks_exact(columns).zip(start.b.chunks_exact(columns));
+        let b = rows.flat_map(|(own, start)| own.iter().copied().chain(start.iter().map(|b| -b))).collect();
+        Self::new(self.layer.clone(), self.mode, 2 * self.rank, self.scale, a, b, None)
+    }
+
     /// The same function in PEFT's form, [`GroupMode::Dense`].
     ///
     /// `per_group` factors get zeros outside their groups; `shared` ones get a copy of the rows of `A` for each group

@@ -1,23 +1,36 @@
-//! How factors start: PEFT's distributions, one file each.
+//! How factors start: PEFT's initialisations, one file each.
 //!
 //! | `init_lora_weights` | `A` | `B` | bias of `B` |
 //! |---|---|---|---|
 //! | `true` | [Kaiming uniform](kaiming) | 0 | 0 |
 //! | `"gaussian"` | [normal], standard deviation `1/r` | 0 | 0 |
 //! | `false` | Kaiming uniform | Kaiming uniform | uniform, as `B` |
-//! | embedding, `true` or `"gaussian"` | 0 | normal, standard deviation 1 | - |
+//! | embedding, all but `false` and `"mica"` | 0 | normal, standard deviation 1 | - |
 //! | embedding, `false` | normal, standard deviation 1 | normal, standard deviation 1 | - |
+//! | `"orthogonal"` | random, [orthogonal] to `B` | random | - |
+//! | `"pissa"`, `"pissa_niter_N"` | [principal part](pissa) of the weight | its other half | - |
+//! | `"olora"` | `R` of [`W = Q R`](olora) | `Q` | - |
+//! | `"mica"`, embeddings too | 0 | [minor components](mica) of the weight, frozen | - |
 //!
-//! In all but the rows with `false` the delta is zero, so that training starts from the base model.
+//! But for `false`, training starts from the base model: the delta is zero, and where it is not, with `"pissa"` and
+//! `"olora"`, the adapter's start is taken out of the base. The last three rows read the weight and are [`decompose`]'s;
+//! the others need random numbers alone, and are [`initialise`]'s. PEFT has the last four for linear layers (`"mica"` for
+//! embeddings too); here convolutions have them as well, group by group, or as the matrix `(out, in/g * k)`.
 
+mod decompose;
 pub mod kaiming;
+pub mod mica;
 pub mod normal;
+pub mod olora;
+pub mod orthogonal;
+pub mod pissa;
 
-use crate::Result;
+pub use decompose::{Decomposition, decompose};
+
 use crate::adapter::factors::{check_bias, check_rank, countable};
 use crate::adapter::{Factors, GroupMode, Layer, LayerKind};
 use crate::random::Random;
-use crate::{Error, Subject};
+use crate::{Error, Result, Subject};
 
 /// `init_lora_weights`: the distributions that need nothing but random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -27,6 +40,8 @@ pub enum Init {
     Default,
     /// `"gaussian"`: `A` normal, `B` zero.
     Gaussian,
+    /// `"orthogonal"`: both random, with a product of zero. An embedding starts as with `true`.
+    Orthogonal,
     /// `false`: `A` and `B` as `PyTorch` initialises layers. The delta is not zero; it serves tests.
     False,
 }
@@ -51,8 +66,8 @@ pub enum Init {
 /// ```
 ///
 /// # Errors
-/// When the rank does not suit the layer and the form ([`Factors::new`]), when an embedding is to have a bias, and when
-/// the factors do not fit the memory.
+/// When the rank does not suit the layer and the form ([`Factors::new`]), or is odd where it has to be even; when an
+/// embedding is to have a bias; when the factors do not fit the memory.
 pub fn initialise(
     layer: &Layer,
     mode: GroupMode,
@@ -64,17 +79,20 @@ pub fn initialise(
 ) -> Result<Factors> {
     check_rank(layer, mode, rank)?;
     check_bias(layer, lora_bias)?;
+    if init == Init::Orthogonal && layer.kind() != LayerKind::Embedding {
+        return orthogonal_blocks(layer, mode, rank, scale, random);
+    }
     let mut a = zeros(&layer.a_shape(rank, mode))?;
     let mut b = zeros(&layer.b_shape(rank, mode))?;
     let mut bias = if lora_bias { Some(zeros(&[layer.out_features()])?) } else { None };
     let (a_fan_in, b_fan_in) = (a.len() / rank, b.len() / layer.out_features());
     match (init, layer.kind()) {
-        (Init::Default | Init::Gaussian, LayerKind::Embedding) => normal::fill(&mut b, 1.0, random),
+        (Init::Default | Init::Gaussian | Init::Orthogonal, LayerKind::Embedding) => normal::fill(&mut b, 1.0, random),
         (Init::False, LayerKind::Embedding) => {
             normal::fill(&mut a, 1.0, random);
             normal::fill(&mut b, 1.0, random);
         }
-        (Init::Default, _) => kaiming::fill(&mut a, a_fan_in, random),
+        (Init::Default | Init::Orthogonal, _) => kaiming::fill(&mut a, a_fan_in, random),
         (Init::Gaussian, _) => normal::fill(&mut a, normal::deviation(rank), random),
         (Init::False, _) => {
             kaiming::fill(&mut a, a_fan_in, random);
@@ -85,6 +103,29 @@ pub fn initialise(
         }
     }
     Factors::new(layer.clone(), mode, rank, scale, a, b, bias)
+}
+
+/// Each group with rows of `A` of its own is a layer of its own.
+fn orthogonal_blocks(layer: &Layer, mode: GroupMode, rank: usize, scale: f32, random: &mut Random) -> Result<Factors> {
+    if mode == GroupMode::Dense && layer.groups() > 1 {
+        return orthogonal_blocks(layer, GroupMode::PerGroup, rank, scale, random)?.to_dense();
+    }
+    let blocks = if mode == GroupMode::Shared { 1 } else { layer.groups() };
+    if !(rank / blocks).is_multiple_of(2) {
+        let groups = if blocks == 1 { String::new() } else { format!(" in each of {blocks} groups") };
+        return Err(Error::new(Subject::Adapter, "orthogonal initialisation needs an even rank")
+            .found(format!("{}{groups}", rank / blocks))
+            .with_hint(format!("use r = {}", rank.saturating_add(blocks))));
+    }
+    let (inputs, outputs) = (layer.a_shape(1, mode).iter().product(), layer.out_features() / blocks);
+    countable(&layer.a_shape(rank, mode))?;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..blocks {
+        let (block_a, block_b) = orthogonal::factors([inputs, outputs], rank / blocks, random);
+        a.extend(block_a);
+        b.extend(block_b);
+    }
+    Factors::new(layer.clone(), mode, rank, scale, a, b, None)
 }
 
 fn zeros(shape: &[usize]) -> Result<Vec<f32>> {
@@ -183,10 +224,34 @@ mod tests {
     #[test]
     fn embeddings_start_with_a_normal_b() {
         let of = |init| factors(LayerKind::Embedding, &[1000, 500], 1, GroupMode::PerGroup, init);
-        for init in [Init::Default, Init::Gaussian] {
+        for init in [Init::Default, Init::Gaussian, Init::Orthogonal] {
             assert!(all_zero(of(init).a()) && is_normal(of(init).b(), 1.0));
         }
         assert!(is_normal(of(Init::False).a(), 1.0) && is_normal(of(Init::False).b(), 1.0));
+    }
+
+    #[test]
+    fn orthogonal_factors_add_nothing_to_any_layer() {
+        for (kind, shape, groups) in [
+            (LayerKind::Linear, &[20, 30][..], 1),
+            (LayerKind::Conv1D, &[30, 20], 1),
+            (LayerKind::Conv1d, &[20, 6, 5], 4),
+            (LayerKind::Conv2d, &[20, 6, 3, 3], 2),
+        ] {
+            for mode in MODES {
+                let layer = Layer::new(kind, shape, groups).unwrap();
+                let random = &mut Random::new(0, "init", 0);
+                let factors = initialise(&layer, mode, 8, 2.0, false, Init::Orthogonal, random).unwrap();
+                assert!(factors.delta().unwrap().iter().all(|delta| delta.abs() < 1e-6), "{kind} {mode}");
+                assert!(!all_zero(factors.a()) && !all_zero(factors.b()), "{kind} {mode}");
+                assert_eq!(factors.mode(), mode);
+            }
+        }
+        let conv = Layer::new(LayerKind::Conv1d, &[20, 6, 5], 4).unwrap();
+        let random = &mut Random::new(0, "init", 0);
+        let odd = initialise(&conv, GroupMode::PerGroup, 4, 1.0, false, Init::Orthogonal, random).unwrap_err();
+        assert!(odd.to_string().contains("found 1 in each of 4 groups"), "{odd}");
+        assert_eq!(odd.hint(), Some("use r = 8"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::init::{Init, initialise};
 use crate::kernels::reference::adapter::Adapter;
 use crate::random::Random;
 
@@ -129,4 +130,29 @@ fn wrong_ranks_and_sizes_are_refused() {
     let embedding = Layer::new(LayerKind::Embedding, &[2, 2], 1).unwrap();
     let biased = Factors::new(embedding, GroupMode::Dense, 1, 1.0, vec![0.0; 2], vec![0.0; 2], Some(vec![0.0; 2]));
     assert_eq!(biased.unwrap_err().to_string(), "lora_bias is not possible on an Embedding");
+}
+
+#[test]
+fn the_change_since_the_start_fits_the_original_weight() {
+    for groups in [1, 2, 4] {
+        let layer = Layer::new(LayerKind::Conv1d, &[8, 8 / groups, 3], groups).unwrap();
+        let draw = |mode, seed| {
+            let random = &mut Random::new(seed, "start", 0);
+            initialise(&layer, mode, 4, 1.5, false, Init::False, random).unwrap()
+        };
+        for mode in [GroupMode::PerGroup, GroupMode::Shared] {
+            let (trained, start) = (draw(mode, 1), draw(mode, 2));
+            let change = trained.without_start(&start).unwrap();
+            assert_eq!((change.rank(), change.mode()), (8, mode));
+            let (trained, start, change) = (trained.delta().unwrap(), start.delta().unwrap(), change.delta().unwrap());
+            for ((trained, start), change) in trained.iter().zip(&start).zip(change) {
+                assert!((trained - start - change).abs() < 1e-6, "{groups} {mode}");
+            }
+        }
+        let trained = draw(GroupMode::PerGroup, 1);
+        let dense = trained.to_dense().unwrap().without_start(&trained).unwrap();
+        assert!(dense.delta().unwrap().iter().all(|change| change.abs() < 1e-6));
+        let other = Factors { scale: 2.0, ..trained.clone() };
+        assert!(trained.without_start(&other).is_err());
+    }
 }

@@ -40,6 +40,8 @@ pub struct LowRank {
     pub a: Param<Tensor<2>>,
     /// `B` without its axes of size 1, `[out, r]`; `[out, r/groups]` in the dense and per-group forms.
     pub b: Param<Tensor<2>>,
+    /// What the adapter began with, when that is a part of the base weight.
+    pub start: Option<Start>,
     /// Dropout on the input of the adapter's path, when the configuration has any.
     pub dropout: Option<Dropout>,
     /// The adapter's name.
@@ -54,6 +56,19 @@ pub struct LowRank {
     /// `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
     #[module(skip)]
     pub scale: f32,
+}
+
+/// The factors that an adapter began with and that its base lacks while it is in force: `init_lora_weights` `"pissa"` and
+/// `"olora"`.
+///
+/// The layer computes with `(W - s·B₀·A₀) + s·B·A`. The base keeps `W`: an adapter that is switched off, scaled by 0 or
+/// taken off leaves the original model, and several adapters of any kind stand on the same base.
+#[derive(Module, Debug)]
+pub struct Start {
+    /// `A₀`, frozen, in the shape of `A`; without the inputs of other groups when `A` is in the dense form.
+    pub a: Param<Tensor<2>>,
+    /// `B₀`, frozen, in the shape of `B`.
+    pub b: Param<Tensor<2>>,
 }
 
 /// A value that takes a parameter's place.
@@ -99,7 +114,7 @@ impl Change {
         match self {
             Self::LowRank(low_rank) => {
                 let delta = low_rank.delta(low_rank.scale * multiplier);
-                base + delta.reshape(shape).cast(dtype)
+                low_rank.reduced(base, multiplier) + delta.reshape(shape).cast(dtype)
             }
             Self::Replace(replace) => {
                 let value = replace.value.val().reshape(shape);
@@ -139,13 +154,36 @@ impl LowRank {
     /// `scale·B·A` as a matrix in Burn's orientation: `[out, n]` for convolutions, `[in, out]` for linear layers,
     /// `[num, dim]` for embeddings.
     fn delta(&self, scale: f32) -> Tensor<2> {
-        let (a, b, blocks) = (self.a.val(), self.b.val(), self.blocks());
-        let ([rank, n], [out, _]) = (a.dims(), b.dims());
-        let a = a.reshape([blocks, rank / blocks, n]);
-        let b = b.reshape([blocks, out / blocks, rank / blocks]);
-        let delta = b.matmul(a).reshape([out, n]).mul_scalar(scale);
+        self.oriented(product(self.a.val(), self.b.val(), self.blocks(), scale))
+    }
+
+    /// The base weight that the factors stand on: without what the adapter began with, `W - s·B₀·A₀`.
+    #[must_use]
+    pub fn reduced<const D: usize>(&self, base: Tensor<D>, multiplier: f32) -> Tensor<D> {
+        let Some(start) = &self.start else { return base };
+        let blocks = if self.start_mode() == GroupMode::PerGroup { self.layer.groups() } else { 1 };
+        let taken = self.oriented(product(start.a.val(), start.b.val(), blocks, self.scale * multiplier));
+        let (shape, dtype) = (base.shape(), base.dtype());
+        base - taken.reshape(shape).cast(dtype)
+    }
+
+    /// The form of [`Start`]: that of the factors, but `per_group` for `dense` ones, since it is a part of the weight.
+    #[must_use]
+    pub fn start_mode(&self) -> GroupMode {
+        if self.mode == GroupMode::Dense { GroupMode::PerGroup } else { self.mode }
+    }
+
+    fn oriented(&self, delta: Tensor<2>) -> Tensor<2> {
         if self.layer.kernel().is_empty() { delta.transpose() } else { delta }
     }
+}
+
+/// `scale·B·A`, `[out, n]`, block by block.
+fn product(a: Tensor<2>, b: Tensor<2>, blocks: usize, scale: f32) -> Tensor<2> {
+    let ([rank, n], [out, _]) = (a.dims(), b.dims());
+    let a = a.reshape([blocks, rank / blocks, n]);
+    let b = b.reshape([blocks, out / blocks, rank / blocks]);
+    b.matmul(a).reshape([out, n]).mul_scalar(scale)
 }
 
 impl Reparameterization for LoraAdapter {

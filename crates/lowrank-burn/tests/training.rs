@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lowrank::config::{LoraConfig, Patterns};
+use lowrank::config::{InitLoraWeights, LoraConfig, Patterns};
 use lowrank::files::RunLock;
 use lowrank::{Error, Result, Subject};
 use lowrank_burn::data::{Manifest, SignalFormat};
@@ -151,6 +151,28 @@ fn an_interrupted_run_ends_as_one_that_was_not() {
         let again = run(&whole, &mut ()).unwrap();
         assert_eq!(again, expected, "a finished run gives its result again");
     }
+}
+
+#[test]
+fn a_resumed_run_keeps_what_its_adapter_began_with() {
+    let setting = setting();
+    let config = TrainConfig { max_steps: Some(5), batch_size: 4, learning_rate: 1e-2, ..TrainConfig::default() };
+    let job = |name: &str| {
+        let mut job = setting.run(name, &config, 0.0);
+        let lora = job.lora.as_mut().unwrap();
+        lora.init_lora_weights = InitLoraWeights::Pissa;
+        lora.target_modules = Some(Patterns::Regex("all-conv".into()));
+        lora.r = 1;
+        job
+    };
+    let (whole, parts) = (job("whole"), job("parts"));
+    let expected = run(&whole, &mut ()).unwrap();
+    assert_eq!(run(&parts, &mut StopAfter(2)).unwrap_err().subject(), Subject::Interrupted);
+    let checkpoints = parts.output.join("checkpoints");
+    let newest = fs::read_dir(checkpoints).unwrap().next().unwrap().unwrap().path();
+    assert!(newest.join("frozen.safetensors").exists());
+    assert_eq!(figures(&run(&parts, &mut ()).unwrap()), figures(&expected));
+    assert!(adapter(&parts) == adapter(&whole), "the same bits");
 }
 
 #[test]

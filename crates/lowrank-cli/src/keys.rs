@@ -134,9 +134,9 @@ pub const KEYS: &[Key] = &[
     key(
         Section::Lora,
         "init_lora_weights",
-        Kind::Word(&["true", "false", "gaussian"]),
+        Kind::Init,
         "INIT",
-        "How the factors start",
+        "How the factors start: true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or mica",
     ),
     key(
         Section::Lora,

@@ -3,15 +3,15 @@
 use burn::module::{Param, ParamId};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use lowrank::adapter::{Factors, GroupMode};
+use lowrank::adapter::{Factors, GroupMode, LayerKind};
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig};
-use lowrank::init::{Init, initialise};
+use lowrank::init::{Decomposition, Init, decompose, initialise};
 use lowrank::random::Random;
 use lowrank::target::{Resolution, Target};
 use lowrank::{Error, Result, Subject};
 
 use super::{Part, Role, Source};
-use crate::adapter::{Change, LowRank, Replace, Shift};
+use crate::adapter::{Change, LowRank, Replace, Shift, Start};
 use crate::survey::{ModuleSite, ParamSite, Survey};
 use crate::values::Values;
 
@@ -58,19 +58,28 @@ impl Builder<'_> {
     fn low_rank(&self, target: &Target) -> Result<(Changes, Vec<Part>)> {
         let site = self.site(&target.path)?;
         let weight = site.param("weight").ok_or_else(|| missing(&target.path, "weight"))?;
-        let factors = self.factors(target)?;
+        let factors = self.factors(target, weight)?;
         self.check_route(site, &factors).map_err(|error| error.at(&target.path))?;
         let (mode, rank, layer) = (factors.mode(), factors.rank(), factors.layer());
         let a = self.matrix(factors.a(), rank);
+        let freezes_b = self.config.init_lora_weights == InitLoraWeights::Mica;
         let b = self.matrix(factors.b(), layer.out_features());
-        let part = |id, role, shape| Part { id, role, shape };
+        let b = if freezes_b { b.set_require_grad(false) } else { b };
+        let part = |id, role, shape, trains| Part { id, role, shape, trains };
         let mut parts = vec![
-            part(a.id, Role::A(target.path.clone()), layer.a_shape(rank, mode)),
-            part(b.id, Role::B(target.path.clone()), layer.b_shape(rank, mode)),
+            part(a.id, Role::A(target.path.clone()), layer.a_shape(rank, mode), true),
+            part(b.id, Role::B(target.path.clone()), layer.b_shape(rank, mode), !freezes_b),
         ];
+        let start = self.start(&factors)?;
+        if let Some(start) = &start {
+            let (a, b) = (start.a.dims().to_vec(), start.b.dims().to_vec());
+            parts.push(part(start.a.id, Role::StartA(target.path.clone()), a, false));
+            parts.push(part(start.b.id, Role::StartB(target.path.clone()), b, false));
+        }
         let low_rank = LowRank {
             a,
             b,
+            start,
             dropout: self.dropout(),
             adapter: self.name.to_owned(),
             layer: layer.clone(),
@@ -86,35 +95,44 @@ impl Builder<'_> {
                 )
             })?;
             let value = self.vector(values);
-            parts.push(part(value.id, Role::Bias(target.path.clone()), bias.shape.clone()));
+            parts.push(part(value.id, Role::Bias(target.path.clone()), bias.shape.clone(), true));
             let shift = Shift { value, adapter: self.name.to_owned(), scale: factors.scale() };
             changes.push((bias.id, Change::Shift(shift)));
         }
         Ok((changes, parts))
     }
 
-    fn factors(&self, target: &Target) -> Result<Factors> {
-        match self.source {
-            Source::Seed(seed) => {
-                let init = match self.config.init_lora_weights {
-                    InitLoraWeights::False => Init::False,
-                    InitLoraWeights::Gaussian => Init::Gaussian,
-                    // `validate` has refused the others.
-                    InitLoraWeights::True | InitLoraWeights::Other(_) => Init::Default,
-                };
-                let mut random = Random::new(*seed, &format!("lora {}", target.path), 0);
-                initialise(
-                    &target.layer,
-                    target.mode,
-                    target.rank,
-                    target.scale,
-                    self.config.lora_bias,
-                    init,
-                    &mut random,
-                )
+    fn factors(&self, target: &Target, weight: &ParamSite) -> Result<Factors> {
+        let Target { path, layer, mode, rank, scale, .. } = target;
+        let seed = match self.source {
+            Source::Seed(seed) => *seed,
+            Source::State(state) => return state.factors(path, layer, self.config),
+        };
+        let mut random = Random::new(seed, &format!("lora {path}"), 0);
+        let factors = match beginning(&self.config.init_lora_weights, layer.kind()) {
+            Beginning::Drawn(init) => initialise(layer, *mode, *rank, *scale, self.config.lora_bias, init, &mut random),
+            Beginning::Decomposed(how) => {
+                let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
+                let own = transpose(own, &weight.shape, weight.transposed);
+                decompose(layer, *mode, *rank, *scale, &own, how, &mut random)
             }
-            Source::State(state) => state.factors(&target.path, &target.layer, self.config),
+        };
+        factors.map_err(|error| error.at(path))
+    }
+
+    /// What new factors take from the base weight.
+    fn start(&self, factors: &Factors) -> Result<Option<Start>> {
+        let takes = match beginning(&self.config.init_lora_weights, factors.layer().kind()) {
+            Beginning::Drawn(_) => false,
+            Beginning::Decomposed(how) => how.reduces_base(),
+        };
+        if !takes || matches!(self.source, Source::State(_)) {
+            return Ok(None);
         }
+        let factors = if factors.mode() == GroupMode::Dense { factors.to_per_group()? } else { factors.clone() };
+        let a = self.matrix(factors.a(), factors.rank()).set_require_grad(false);
+        let b = self.matrix(factors.b(), factors.layer().out_features()).set_require_grad(false);
+        Ok(Some(Start { a, b }))
     }
 
     /// Stock layers see a changed weight and nothing else, which rules out some things.
@@ -184,7 +202,8 @@ impl Builder<'_> {
             }
         };
         let value = self.vector(&values);
-        let part = Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape() };
+        let part =
+            Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape(), trains: true };
         let keeps_type = site.fused && site.class != "Embedding";
         let replace = Replace { value, adapter: self.name.to_owned(), keeps_type };
         Ok((vec![(param.id, Change::Replace(replace))], vec![part]))
@@ -205,6 +224,28 @@ impl Builder<'_> {
 
     fn vector(&self, values: &[f32]) -> Param<Tensor<1>> {
         Param::from_data(TensorData::new(values.to_vec(), [values.len()]), self.device)
+    }
+}
+
+/// How factors begin: from random numbers, or from the base weight.
+enum Beginning {
+    Drawn(Init),
+    Decomposed(Decomposition),
+}
+
+/// As PEFT, embeddings begin as with `true` where an initialisation is not made for them.
+fn beginning(init: &InitLoraWeights, kind: LayerKind) -> Beginning {
+    match init {
+        InitLoraWeights::False => Beginning::Drawn(Init::False),
+        InitLoraWeights::Gaussian => Beginning::Drawn(Init::Gaussian),
+        InitLoraWeights::Orthogonal => Beginning::Drawn(Init::Orthogonal),
+        InitLoraWeights::Mica => Beginning::Decomposed(Decomposition::Mica),
+        // `validate` has refused other names.
+        InitLoraWeights::True | InitLoraWeights::Other(_) => Beginning::Drawn(Init::Default),
+        _ if kind == LayerKind::Embedding => Beginning::Drawn(Init::Default),
+        InitLoraWeights::Pissa => Beginning::Decomposed(Decomposition::Pissa),
+        InitLoraWeights::PissaNiter(iterations) => Beginning::Decomposed(Decomposition::PissaNiter(*iterations)),
+        InitLoraWeights::Olora => Beginning::Decomposed(Decomposition::Olora),
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
-use lowrank::adapter::Factors;
 use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
 use lowrank::adapter::tensor::Tensor;
+use lowrank::adapter::{Factors, GroupMode};
 use lowrank::config::LoraConfig;
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
@@ -62,6 +62,9 @@ impl Adapters {
 
     /// An adapter as it is in the model now: its configuration as PEFT writes it, and its tensors in single precision.
     ///
+    /// An adapter that began as a part of the base (`"pissa"`, `"olora"`) is given as the change since, of twice the rank:
+    /// a plain adapter that fits the original base, as PEFT saves it with `path_initial_model_for_weight_conversion`.
+    ///
     /// # Errors
     /// When there is no adapter of that name.
     pub fn state<M: Module>(&self, model: &M, name: &str) -> Result<(LoraConfig, StateDict)> {
@@ -78,7 +81,21 @@ impl Adapters {
             let (Some(a), Some(b)) = (find(&Role::A(path.clone())), find(&Role::B(path.clone()))) else { continue };
             let (mode, rank) = entry.form(path).unwrap_or((target.mode, target.rank));
             let bias = find(&Role::Bias(path.clone()));
-            let factors = Factors::new(target.layer.clone(), mode, rank, target.scale, a, b, bias)?;
+            let new = |mode, a, b, bias| Factors::new(target.layer.clone(), mode, rank, target.scale, a, b, bias);
+            let factors = new(mode, a, b, bias)?;
+            let start = (find(&Role::StartA(path.clone())), find(&Role::StartB(path.clone())));
+            let factors = match start {
+                (Some(a), Some(b)) => {
+                    let mode = if mode == GroupMode::Dense { GroupMode::PerGroup } else { mode };
+                    factors.without_start(&new(mode, a, b, None)?)?
+                }
+                // A layer that began at nothing, in an adapter whose ranks all double.
+                _ if entry.config.init_lora_weights.reduces_base() => {
+                    let zeros = |values: &[f32]| vec![0.0; values.len()];
+                    factors.without_start(&new(mode, zeros(factors.a()), zeros(factors.b()), None)?)?
+                }
+                _ => factors,
+            };
             state.modules.insert(path.clone(), ModuleTensors::from_factors(&factors, FloatType::F32)?);
         }
         for part in &entry.parts {
@@ -108,15 +125,16 @@ impl Adapters {
 impl Entry {
     /// The configuration as a file has it: words of our own spelt out as the modules they stand for.
     fn saved_config(&self) -> LoraConfig {
+        let reduces_base = self.config.init_lora_weights.reduces_base();
         LoraConfig {
             target_modules: Some(self.resolution.target_modules.clone()),
             inference_mode: true,
-            ..self.config.clone()
+            ..if reduces_base { self.config.with_rank_doubled() } else { self.config.clone() }
         }
     }
 
     /// The form of a module's factors and their rank, which a file may have given.
-    fn form(&self, path: &str) -> Option<(lowrank::adapter::GroupMode, usize)> {
+    fn form(&self, path: &str) -> Option<(GroupMode, usize)> {
         let a = self.parts.iter().find(|part| part.role == Role::A(path.to_owned()))?;
         self.changes.iter().find_map(|(_, change)| match change {
             crate::adapter::Change::LowRank(low_rank) if low_rank.a.id == a.id => {
@@ -131,7 +149,7 @@ impl Role {
     fn saved_key(&self) -> Option<&str> {
         match self {
             Self::Saved(key, _) => Some(key),
-            Self::A(_) | Self::B(_) | Self::Bias(_) => None,
+            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::StartA(_) | Self::StartB(_) => None,
         }
     }
 }

@@ -139,12 +139,18 @@ fn fuse<const D: usize>(base: Tensor<D>, change: &Change, multiplier: f32) -> Re
     }
 }
 
-/// The factors of a change as they are in the model now.
+/// The factors of a change to the base as they are in the model now.
 pub(super) fn factors(low_rank: &LowRank, multiplier: f32, bias: Option<Vec<f32>>) -> Result<Factors> {
     let rank = low_rank.a.dims()[0];
     let scale = low_rank.scale * multiplier;
-    let (a, b) = (values::of(low_rank.a.val()), values::of(low_rank.b.val()));
-    Factors::new(low_rank.layer.clone(), low_rank.mode, rank, scale, a, b, bias)
+    let new = |mode, a: &Param<Tensor<2>>, b: &Param<Tensor<2>>, bias| {
+        Factors::new(low_rank.layer.clone(), mode, rank, scale, values::of(a.val()), values::of(b.val()), bias)
+    };
+    let factors = new(low_rank.mode, &low_rank.a, &low_rank.b, bias)?;
+    match &low_rank.start {
+        Some(start) => factors.without_start(&new(low_rank.start_mode(), &start.a, &start.b, None)?),
+        None => Ok(factors),
+    }
 }
 
 /// A tensor made from the bytes of another of the same shape, type and device.

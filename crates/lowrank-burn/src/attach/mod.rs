@@ -48,7 +48,7 @@ pub(crate) struct Entry {
     changes: build::Changes,
 }
 
-/// One trainable tensor of an adapter.
+/// One tensor of an adapter.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// The parameter that holds it.
@@ -56,14 +56,20 @@ pub(crate) struct Part {
     role: Role,
     /// Its shape in an adapter file.
     shape: Vec<usize>,
+    /// Whether training changes it.
+    trains: bool,
 }
 
-/// What a trainable tensor of an adapter is, with the module or the base parameter it belongs to.
+/// What a tensor of an adapter is, with the module or the base parameter it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
     A(String),
     B(String),
     Bias(String),
+    /// `A` as it began, when that is a part of the base.
+    StartA(String),
+    /// `B` as it began.
+    StartB(String),
     /// A base parameter under its `PyTorch` key, and whether Burn stores the transpose.
     Saved(String, bool),
 }
@@ -92,6 +98,11 @@ impl Adapters {
     /// The base is frozen, all of it; the adapter's factors, and the biases and modules that the configuration trains
     /// beside them, are the only trainable parameters. The model computes what it computed before until they are trained
     /// (but for `init_lora_weights = false`). The same seed gives the same factors, whatever else the model holds.
+    ///
+    /// With `init_lora_weights` `"pissa"` and `"olora"` the factors begin as a part of the base weight, which the layer
+    /// subtracts again while the adapter is in force. PEFT overwrites the base with the rest instead. Here the base stays
+    /// what it is: switching the adapter off, taking it off, or putting another one beside it works on the original
+    /// model, and [`Adapters::set_scale`] scales the change since the start.
     ///
     /// # Errors
     /// A configuration with wrong or unsupported values, a pattern that matches nothing or a module of another kind, an

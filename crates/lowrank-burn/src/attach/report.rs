@@ -58,7 +58,7 @@ impl Adapters {
     pub fn trainable_parameters<M: Module>(&self, model: &M) -> TrainableParameters {
         let state = self.control.read();
         let active = self.entries.iter().filter(|(name, _)| state.active.contains(name));
-        let parts = active.flat_map(|(_, entry)| &entry.parts);
+        let parts = active.flat_map(|(_, entry)| &entry.parts).filter(|part| part.trains);
         TrainableParameters {
             trainable: parts.map(|part| part.shape.iter().product::<usize>()).sum(),
             all: model.num_params(),
@@ -102,16 +102,25 @@ impl Adapters {
     /// # Errors
     /// When there is no adapter of that name.
     pub fn trainable_tensors(&self, name: &str) -> lowrank::Result<Vec<TrainableTensor>> {
-        let tensors = self.entry(name)?.parts.iter().map(|part| {
+        let tensors = self.entry(name)?.parts.iter().filter(|part| part.trains).map(|part| {
             let name = match &part.role {
-                Role::A(path) => format!("{path}.lora_A.weight"),
-                Role::B(path) => format!("{path}.lora_B.weight"),
+                Role::A(path) | Role::StartA(path) => format!("{path}.lora_A.weight"),
+                Role::B(path) | Role::StartB(path) => format!("{path}.lora_B.weight"),
                 Role::Bias(path) => format!("{path}.lora_B.bias"),
                 Role::Saved(key, _) => key.clone(),
             };
             TrainableTensor { name, id: part.id, shape: part.shape.clone() }
         });
         Ok(tensors.collect())
+    }
+
+    /// The parameters that belong to an adapter and that training leaves alone: the start of `"pissa"` and `"olora"`, the
+    /// `B` of `"mica"`.
+    ///
+    /// # Errors
+    /// When there is no adapter of that name.
+    pub fn frozen_parameters(&self, name: &str) -> lowrank::Result<Vec<burn::module::ParamId>> {
+        Ok(self.entry(name)?.parts.iter().filter(|part| !part.trains).map(|part| part.id).collect())
     }
 }
 

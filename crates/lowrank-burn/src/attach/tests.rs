@@ -7,6 +7,7 @@ use lowrank::random::Random;
 
 use super::*;
 use crate::nn::{Conv1d, Conv1dConfig, Linear, LinearConfig};
+use crate::train::Trainable;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -303,4 +304,87 @@ fn merging_keeps_half_precision_and_unmerging_its_bits() {
         assert_eq!(values::of(net.head.weight.base()), original);
         assert_eq!(values::of(net.forward(input(&device()))), values::of(before));
     }
+}
+
+/// The net after its adapter has taken some steps of plain gradient descent.
+fn trained(net: Net, adapters: &Adapters, device: &Device) -> Net {
+    let trainable = Trainable::of_adapter(adapters, DEFAULT).unwrap();
+    let mut net = net;
+    for _ in 0..5 {
+        let error = net.forward(input(device)).sub_scalar(1.0);
+        let gradients = (error.clone() * error).sum().backward();
+        let (mut flat, mut step) = (trainable.read(&net), vec![0.0; trainable.len()]);
+        trainable.add_gradients(&net, &gradients, 1.0, &mut step);
+        assert!(step.iter().any(|gradient| *gradient != 0.0));
+        flat.iter_mut().zip(&step).for_each(|(value, gradient)| *value -= 0.02 * gradient);
+        net = trainable.write(net, &flat);
+    }
+    net
+}
+
+#[test]
+fn an_adapter_that_begins_as_a_part_of_the_base_changes_nothing_trains_and_fits_the_original() {
+    use GroupMode::{Dense, PerGroup, Shared};
+    let device = device();
+    let plain = Net::new(&device).forward(input(&device));
+    let weights = |net: &Net| [values::of(net.conv1.weight.base()), values::of(net.head.weight.base())].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let begun = |init, mode, r, dropout| LoraConfig {
+        init_lora_weights: init,
+        group_mode: mode,
+        r,
+        lora_dropout: dropout,
+        rank_pattern: vec![("head".into(), 2)],
+        ..config(&["conv1", "conv2", "head"])
+    };
+    for (at, config) in [
+        begun(InitLoraWeights::Pissa, PerGroup, 4, 0.0),
+        begun(InitLoraWeights::PissaNiter(4), Shared, 3, 0.0),
+        begun(InitLoraWeights::Olora, PerGroup, 8, 0.5),
+        begun(InitLoraWeights::Olora, Dense, 4, 0.0),
+        LoraConfig { use_rslora: true, ..begun(InitLoraWeights::Pissa, Shared, 4, 0.0) },
+        begun(InitLoraWeights::Orthogonal, Shared, 4, 0.0),
+        begun(InitLoraWeights::Mica, PerGroup, 4, 0.0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (net, adapters) = attach(Net::new(&device), &config, 9).unwrap();
+        let begins = net.valid().forward(input(&Device::flex()));
+        let plain_inner = Net::new(&Device::flex()).forward(input(&Device::flex()));
+        assert!(distance(&begins, &plain_inner) < 1e-5, "case {at}");
+        assert_eq!(weights(&net), weights(&Net::new(&device)), "case {at}: the base is untouched");
+
+        let net = trained(net, &adapters, &device);
+        let after = net.valid().forward(input(&Device::flex()));
+        assert!(distance(&after, &plain_inner) > 1e-4, "case {at}");
+        let off = adapters.disabled(|| net.forward(input(&device)));
+        assert!(distance(&off, &plain) < 1e-6, "case {at}: off, it is the original");
+        adapters.set_scale(DEFAULT, 0.0).unwrap();
+        assert!(distance(&net.valid().forward(input(&Device::flex())), &plain_inner) < 1e-5, "case {at}");
+        adapters.set_scale(DEFAULT, 1.0).unwrap();
+
+        let dir = folder.path().join(at.to_string());
+        adapters.save(&net, DEFAULT, &dir, None).unwrap();
+        let (again, loaded) = load(Net::new(&device), &dir).unwrap();
+        let again = again.valid().forward(input(&Device::flex()));
+        assert!(distance(&again, &after) < 1e-5, "case {at}: what is saved fits the original base");
+        let doubles = config.init_lora_weights.reduces_base();
+        assert_eq!(loaded.config(DEFAULT).unwrap().r, if doubles { 2 * config.r } else { config.r }, "case {at}");
+        if config.group_mode != Dense {
+            let merged = adapters.merge_and_unload(net).unwrap();
+            assert!(distance(&merged.valid().forward(input(&Device::flex())), &after) < 1e-5, "case {at}");
+        }
+    }
+}
+
+#[test]
+fn b_of_mica_stays_and_does_not_count_as_trainable() {
+    let device = device();
+    let config = LoraConfig { init_lora_weights: InitLoraWeights::Mica, ..config(&["conv1"]) };
+    let (net, adapters) = attach(Net::new(&device), &config, 9).unwrap();
+    assert_eq!(adapters.trainable_parameters(&net).trainable, 4 * 4 * 3);
+    let b = |net: &Net| adapters.state(net, DEFAULT).unwrap().1.modules["conv1"].b.clone();
+    let before = b(&net);
+    assert_eq!(b(&trained(net, &adapters, &device)), before);
 }

@@ -18,9 +18,9 @@ pub(super) fn forward<const D: usize>(
     let Some(paths) = low_rank_paths(weight) else {
         return convolve(x, weight.val(), bias, dims);
     };
+    let weight = reduced(weight.base(), &paths);
     let (folded, apart): (Vec<_>, Vec<_>) =
         paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
-    let weight = weight.base();
     let y = match folded.as_slice() {
         [] => convolve(x.clone(), weight, bias, dims),
         folded => {
@@ -48,6 +48,11 @@ pub(super) fn low_rank_paths<const D: usize>(weight: &Param<Tensor<D>>) -> Optio
     let mut blocks = paths.iter().filter(|(path, _)| path.fits_weight()).map(|(path, _)| path.blocks());
     let first = blocks.next();
     blocks.all(|other| Some(other) == first).then_some(paths)
+}
+
+/// The base weight without what the adapters began with.
+pub(super) fn reduced<const D: usize>(base: Tensor<D>, paths: &[(&LowRank, f32)]) -> Tensor<D> {
+    paths.iter().fold(base, |base, (path, multiplier)| path.reduced(base, *multiplier))
 }
 
 /// The factors of several adapters as those of one: `A` stacked, `B` side by side and scaled, block by block.

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::Fused;
-use super::conv::low_rank_paths;
+use super::conv::{low_rank_paths, reduced};
 use crate::adapter::LowRank;
 use crate::ops::{linear, lora_linear};
 
@@ -49,14 +49,15 @@ impl Linear {
         let Some(paths) = low_rank_paths(&self.weight) else {
             return linear(input, self.weight.val(), bias);
         };
+        let weight = reduced(self.weight.base(), &paths);
         let mut paths = paths.into_iter().peekable();
         let first = paths.next_if(|(path, _)| !path.drops(&input));
         let y = match first {
             Some((path, multiplier)) => {
                 let scale = path.scale * multiplier;
-                lora_linear(input.clone(), self.weight.base(), path.a.val(), path.b.val(), bias, scale)
+                lora_linear(input.clone(), weight, path.a.val(), path.b.val(), bias, scale)
             }
-            None => linear(input.clone(), self.weight.base(), bias),
+            None => linear(input.clone(), weight, bias),
         };
         paths.fold(y, |y, (path, multiplier)| y + two_path(input.clone(), path, multiplier))
     }

@@ -74,6 +74,9 @@ pub struct Checkpoint {
     pub optimizer: OptimizerState,
     /// The parameters of the best evaluation so far, unless they are `params`.
     pub best_params: Option<Vec<f32>>,
+    /// What belongs to the adapter and does not train, one behind the other: it was computed from the base, and another
+    /// processor may compute other digits.
+    pub frozen: Vec<f32>,
 }
 
 /// The newest complete checkpoint of a run.
@@ -113,7 +116,7 @@ impl Checkpoint {
         let target = free_name(dir, self.progress.step);
         let folder = NewDir::create(storage, &target)?;
         let mut manifest = Manifest::new(self);
-        for (name, bytes) in vectors::write(&self.params, &self.optimizer, self.best_params.as_deref())? {
+        for (name, bytes) in vectors::write(self)? {
             atomic::write_to(storage, &folder.path().join(name), &bytes)?;
             manifest.add(name, &bytes);
         }
@@ -130,8 +133,8 @@ impl Checkpoint {
     /// format.
     pub fn load(path: &Path) -> Result<Self> {
         let manifest = Manifest::open(&path.join(MANIFEST))?;
-        let (params, optimizer, best_params) = vectors::read(path, &manifest)?;
-        let checkpoint = Self { progress: manifest.into_progress(), params, optimizer, best_params };
+        let mut checkpoint = vectors::read(path, &manifest)?;
+        checkpoint.progress = manifest.into_progress();
         checkpoint.check().map_err(|error| error.at(path.display()))?;
         Ok(checkpoint)
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
-use lowrank::Result;
+use lowrank::{Error, Result, Subject};
 
 use super::optim::{Group, ParamSlot};
 use crate::attach::Adapters;
@@ -17,6 +17,7 @@ pub struct Trainable {
     slots: Vec<ParamSlot>,
     ids: Vec<ParamId>,
     ranges: HashMap<ParamId, Range<usize>>,
+    frozen: Vec<ParamId>,
 }
 
 impl Trainable {
@@ -26,7 +27,8 @@ impl Trainable {
     /// When there is no adapter of that name.
     pub fn of_adapter(adapters: &Adapters, name: &str) -> Result<Self> {
         let tensors = adapters.trainable_tensors(name)?;
-        Ok(Self::new(tensors.into_iter().map(|tensor| (tensor.name, tensor.id, tensor.shape))))
+        let trainable = Self::new(tensors.into_iter().map(|tensor| (tensor.name, tensor.id, tensor.shape)));
+        Ok(Self { frozen: adapters.frozen_parameters(name)?, ..trainable })
     }
 
     /// Every parameter of a model: full training.
@@ -47,7 +49,7 @@ impl Trainable {
             slots.push(ParamSlot { name, len, group });
             ids.push(id);
         }
-        Self { slots, ids, ranges }
+        Self { slots, ids, ranges, frozen: Vec::new() }
     }
 
     /// What each run of values is.
@@ -89,6 +91,35 @@ impl Trainable {
     pub fn write<M: Module>(&self, model: M, flat: &[f32]) -> M {
         let own = self.ranges.iter().map(|(id, range)| (*id, flat[range.clone()].to_vec())).collect();
         values::write(model, own)
+    }
+
+    /// The values in the model that belong to the adapter and do not train.
+    #[must_use]
+    pub fn read_frozen<M: Module>(&self, model: &M) -> Vec<f32> {
+        let mut values = values::read(model, &self.frozen);
+        self.frozen.iter().flat_map(|id| values.remove(id).unwrap_or_default()).collect()
+    }
+
+    /// The model with these values in what does not train.
+    ///
+    /// # Errors
+    /// When there are more or fewer of them.
+    pub fn write_frozen<M: Module>(&self, model: M, flat: &[f32]) -> Result<M> {
+        let mut present = values::read(&model, &self.frozen);
+        let expected = present.values().map(Vec::len).sum::<usize>();
+        if flat.len() != expected {
+            return Err(Error::new(Subject::Model, "what does not train in the adapter does not fit")
+                .found(format!("{} values", flat.len()))
+                .expected(expected));
+        }
+        let mut rest = flat;
+        for id in &self.frozen {
+            let values = present.entry(*id).or_default();
+            let (own, tail) = rest.split_at(values.len());
+            values.copy_from_slice(own);
+            rest = tail;
+        }
+        Ok(values::write(model, present))
     }
 
     /// Adds the gradients, times `weight`, to `flat`. A parameter that the loss does not depend on adds nothing.

@@ -383,6 +383,7 @@ impl<'a> Session<'a> {
             params: trainer.params.clone(),
             optimizer: trainer.optimizer.state().clone(),
             best_params: self.best.clone(),
+            frozen: trainer.trainable.read_frozen(&trainer.network),
         };
         checkpoint.save(&self.run.output.join(CHECKPOINTS))?;
         observer.event(&Event::Checkpointed { step: trainer.step });
@@ -402,6 +403,7 @@ impl<'a> Session<'a> {
         let counter = |name: &str| progress.counters.get(name).copied().unwrap_or(0);
         self.trainer.step = progress.step;
         self.trainer.restore_counters(counter);
+        self.trainer.set_frozen(&checkpoint.frozen)?;
         self.trainer.set_params(checkpoint.params);
         self.trainer.optimizer.restore(checkpoint.optimizer)?;
         self.stopped_early = counter("stopped_early") > 0;

@@ -97,6 +97,12 @@ impl<'a> Trainer<'a> {
         self.params = params;
     }
 
+    /// Puts what a checkpoint has of the adapter beside its parameters into the network.
+    pub fn set_frozen(&mut self, frozen: &[f32]) -> Result<()> {
+        self.network = self.trainable.write_frozen(self.network.clone(), frozen)?;
+        Ok(())
+    }
+
     /// Takes the next step.
     ///
     /// Everything random in it, dropout and the order of the windows, is a function of the seed and the step's number, so

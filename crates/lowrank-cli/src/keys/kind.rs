@@ -13,6 +13,8 @@ pub enum Kind {
     Number,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// True, false, or a name that the configuration of adapters judges.
+    Init,
     /// A path; one in a run file is relative to the file.
     Path,
     /// Whole numbers.
@@ -36,6 +38,7 @@ impl Kind {
         let wrong = || format!("expected {}", self.expected());
         match self {
             Self::Flag | Self::Word(_) | Self::Path => Ok(text.into()),
+            Self::Init => Ok(text.parse().map_or_else(|_| text.into(), Value::Bool)),
             Self::Whole => whole(text).ok_or_else(wrong),
             Self::Number => number(text).ok_or_else(wrong),
             Self::Wholes => text.split(',').map(whole).collect::<Option<_>>().map(Value::Array).ok_or_else(wrong),
@@ -51,6 +54,7 @@ impl Kind {
         let all = |one: fn(&Value) -> bool| value.as_array().is_some_and(|values| values.iter().all(one));
         match self {
             Self::Flag => value.is_boolean(),
+            Self::Init => value.is_boolean() || value.is_string(),
             Self::Whole => value.is_u64(),
             Self::Number => value.is_number(),
             Self::Word(known) => value.as_str().is_some_and(|word| known.contains(&word)),
@@ -67,6 +71,7 @@ impl Kind {
     pub fn expected(self) -> String {
         match self {
             Self::Flag => "true or false".into(),
+            Self::Init => "true, false or a name".into(),
             Self::Whole => "a whole number, not negative".into(),
             Self::Number => "a number".into(),
             Self::Word(known) => known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
@@ -118,6 +123,8 @@ mod tests {
         assert_eq!(Kind::Modules.parse("head"), Ok(json!(["head"])));
         assert_eq!(Kind::Modules.parse("all-conv"), Ok(json!("all-conv")));
         assert_eq!(Kind::Modules.parse(r"blocks\.\d+\.conv1"), Ok(json!(r"blocks\.\d+\.conv1")));
+        assert_eq!(Kind::Init.parse("false"), Ok(json!(false)));
+        assert_eq!(Kind::Init.parse("pissa_niter_4"), Ok(json!("pissa_niter_4")));
         assert_eq!(Kind::Whole.parse("-1"), Err("expected a whole number, not negative".into()));
         assert_eq!(Kind::Number.parse("nan"), Err("expected a number".into()));
         assert_eq!(Kind::Pairs.parse("head"), Err("expected a number for each name".into()));

@@ -249,4 +249,21 @@ impl LoraConfig {
         let rank = rank as f64;
         (alpha / if self.use_rslora { rank.sqrt() } else { rank }) as f32
     }
+
+    /// The configuration of factors of twice the rank at the same scale: what an adapter whose start was taken out of
+    /// the base is saved as, so that it fits the original base
+    /// ([`Factors::without_start`](crate::adapter::Factors::without_start)).
+    ///
+    /// Ranks double; alphas double too, with `use_rslora` they grow by the root of 2; `init_lora_weights` is `true`.
+    #[must_use]
+    pub fn with_rank_doubled(&self) -> Self {
+        let growth = if self.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
+        let mut config = self.clone();
+        config.init_lora_weights = InitLoraWeights::True;
+        config.r *= 2;
+        config.rank_pattern.iter_mut().for_each(|(_, rank)| *rank *= 2);
+        config.lora_alpha *= growth;
+        config.alpha_pattern.iter_mut().for_each(|(_, alpha)| *alpha *= growth);
+        config
+    }
 }

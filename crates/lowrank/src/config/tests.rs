@@ -320,8 +320,14 @@ fn initialisations_that_change_the_base_model_do_not_load() {
         let config = read(json!({"init_lora_weights": name})).unwrap();
         assert!(config.to_json().contains(&format!("\"init_lora_weights\": \"{name}\"")));
     }
-    for name in ["eva", "orthogonal", "mica", "pissa", "lora_ga", "loftq"] {
+    for name in ["orthogonal", "mica", "pissa", "PiSSA_niter_16", "olora"] {
+        assert_eq!(run_errors(json!({"init_lora_weights": name})), [""; 0], "{name}");
+    }
+    for name in ["eva", "corda", "lora_ga", "loftq"] {
         assert!(run_errors(json!({"init_lora_weights": name}))[0].contains("not supported yet"), "{name}");
+    }
+    for name in ["pissa_niter_", "pissa_niter_-1", "pissa_4"] {
+        assert!(run_errors(json!({"init_lora_weights": name}))[0].contains("unknown initialisation"), "{name}");
     }
     let unknown = read(json!({"init_lora_weights": "gausian"})).unwrap_err();
     assert_eq!(unknown.hint(), Some("did you mean \"gaussian\"?"));
@@ -386,4 +392,24 @@ fn rank_and_alpha_are_looked_up_independently() {
 fn rslora_divides_by_the_root() {
     let config = LoraConfig { r: 16, lora_alpha: 2.0, use_rslora: true, ..LoraConfig::default() };
     assert!((config.scaling_for("x").unwrap() - 0.5).abs() < f32::EPSILON);
+}
+
+#[test]
+fn twice_the_rank_at_the_same_scale() {
+    for use_rslora in [false, true] {
+        let config = LoraConfig {
+            use_rslora,
+            init_lora_weights: InitLoraWeights::Olora,
+            rank_pattern: vec![("conv2".into(), 4)],
+            alpha_pattern: vec![("head".into(), 3.0)],
+            ..LoraConfig::default()
+        };
+        let doubled = config.with_rank_doubled();
+        assert_eq!(doubled.init_lora_weights, InitLoraWeights::True);
+        for path in ["conv1", "conv2", "head"] {
+            assert_eq!(doubled.rank_for(path).unwrap(), 2 * config.rank_for(path).unwrap());
+            let (before, after) = (config.scaling_for(path).unwrap(), doubled.scaling_for(path).unwrap());
+            assert!((before - after).abs() < 1e-6 * before, "{path}");
+        }
+    }
 }

@@ -1,16 +1,30 @@
 //! PEFT's features that are not supported, by name, with what each would need.
 
 use super::validate::{Problems, Purpose, error, suggest};
+use super::write::init;
 use super::{InitLoraWeights, LoraConfig, Patterns};
 use crate::Error;
 
 /// PEFT's marker for an adapter without any target.
 const NO_TARGETS: &str = "dummy-target-modules";
 
-const INITIALISATIONS: [&str; 9] =
-    ["gaussian", "eva", "olora", "pissa", "corda", "loftq", "orthogonal", "lora_ga", "mica"];
+const INITIALISATIONS: [&str; 10] =
+    ["gaussian", "eva", "olora", "pissa", "pissa_niter_4", "corda", "loftq", "orthogonal", "lora_ga", "mica"];
 
 pub(super) const MERGE: &str = "merge the adapter in PEFT (merge_and_unload) and use the merged weights";
+
+/// What an initialisation that is not supported does to the base model, and what it needs.
+fn needs(initialisation: &str) -> Option<(BaseModel, &'static str)> {
+    match initialisation.to_ascii_lowercase().as_str() {
+        "eva" => Some((BaseModel::Kept, "the activations of the model on training data")),
+        "lora_ga" => Some((BaseModel::Reduced, "gradients of the model on training data")),
+        "loftq" => Some((BaseModel::Quantised, "a quantised base model")),
+        name if name.starts_with("corda") => {
+            Some((BaseModel::Reduced, "the covariance of the model's activations on training data"))
+        }
+        _ => None,
+    }
+}
 
 /// What a name of `init_lora_weights` does to the base model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +35,6 @@ enum BaseModel {
     Reduced,
     /// Replaced by a quantised one.
     Quantised,
-}
-
-fn base_after(initialisation: &str) -> Option<BaseModel> {
-    match initialisation.to_ascii_lowercase().as_str() {
-        "eva" | "orthogonal" | "mica" => Some(BaseModel::Kept),
-        "olora" | "lora_ga" => Some(BaseModel::Reduced),
-        "loftq" => Some(BaseModel::Quantised),
-        name if name.starts_with("pissa") || name.starts_with("corda") => Some(BaseModel::Reduced),
-        _ => None,
-    }
 }
 
 impl LoraConfig {
@@ -92,25 +96,35 @@ impl LoraConfig {
     }
 
     fn initialisation(&self, purpose: Purpose) -> Option<Error> {
-        let InitLoraWeights::Other(name) = &self.init_lora_weights else { return None };
-        let Some(base) = base_after(name) else {
-            let expected = format!("true, false, {}", INITIALISATIONS.map(|name| format!("{name:?}")).join(", "));
-            let error = error("unknown initialisation").found(format!("{name:?}")).expected(expected);
-            return Some(suggest(error, name, &INITIALISATIONS));
-        };
-        let remedy = match (purpose, base) {
-            (Purpose::Loading, BaseModel::Kept) => return None,
-            (Purpose::Training, _) => {
-                let error = error(format!("not supported yet: {name:?} needs a decomposition of the base weights"));
-                return Some(error.with_hint("true, \"gaussian\" and false are supported"));
+        let base = match &self.init_lora_weights {
+            InitLoraWeights::Other(name) => {
+                let Some((base, needs)) = needs(name) else {
+                    let expected =
+                        format!("true, false, {}", INITIALISATIONS.map(|name| format!("{name:?}")).join(", "));
+                    let error = error("unknown initialisation").found(format!("{name:?}")).expected(expected);
+                    return Some(suggest(error, name, &INITIALISATIONS));
+                };
+                if purpose == Purpose::Training {
+                    return Some(error(format!("not supported yet: {name:?} needs {needs}")).with_hint(
+                        "true, false, \"gaussian\", \"orthogonal\", \"pissa\", \"pissa_niter_N\", \"olora\" and \"mica\" are \
+                         supported",
+                    ));
+                }
+                base
             }
-            (Purpose::Loading, BaseModel::Reduced) => {
+            known if purpose == Purpose::Loading && known.reduces_base() => BaseModel::Reduced,
+            _ => return None,
+        };
+        let remedy = match base {
+            BaseModel::Kept => return None,
+            BaseModel::Reduced => {
                 "in PEFT, save the adapter with path_initial_model_for_weight_conversion, which makes it fit the original \
                  base model"
             }
-            (Purpose::Loading, BaseModel::Quantised) => MERGE,
+            BaseModel::Quantised => MERGE,
         };
-        let problem = format!("{name:?} changes the base model, so that the adapter does not fit the original one");
+        let name = init(&self.init_lora_weights);
+        let problem = format!("{name} changes the base model, so that the adapter does not fit the original one");
         Some(error(problem).with_hint(format!(
             "{remedy}; if the base model is the changed one, saved after initialisation, set init_lora_weights to true"
         )))

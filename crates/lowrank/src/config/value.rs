@@ -57,8 +57,42 @@ pub enum InitLoraWeights {
     False,
     /// `"gaussian"`, in any case: `A` normal with deviation `1/r`, `B` zero.
     Gaussian,
+    /// `"orthogonal"`: both random, with a product of zero; the rank has to be even.
+    Orthogonal,
+    /// `"pissa"`: the principal singular vectors of the base weight, which keeps the rest.
+    Pissa,
+    /// `"pissa_niter_N"`: as `"pissa"`, by a randomised decomposition of `N` iterations.
+    PissaNiter(usize),
+    /// `"olora"`: the first columns of `Q` and rows of `R` of the base weight `Q R`, which keeps the rest.
+    Olora,
+    /// `"mica"`: `B` the least singular vectors of the base weight, frozen; `A` zero.
+    Mica,
     /// Another of PEFT's names, or an unknown one: see [`LoraConfig::validate`](super::LoraConfig::validate).
     Other(String),
+}
+
+impl InitLoraWeights {
+    /// Whether the factors begin as a part of the base weight, which is left with the rest.
+    #[must_use]
+    pub fn reduces_base(&self) -> bool {
+        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+    }
+
+    /// The initialisation of that name, in any case.
+    fn named(name: &str) -> Self {
+        let lower = name.to_ascii_lowercase();
+        match lower.as_str() {
+            "gaussian" => Self::Gaussian,
+            "orthogonal" => Self::Orthogonal,
+            "pissa" => Self::Pissa,
+            "olora" => Self::Olora,
+            "mica" => Self::Mica,
+            _ => match lower.strip_prefix("pissa_niter_").map(str::parse) {
+                Some(Ok(iterations)) => Self::PissaNiter(iterations),
+                _ => Self::Other(name.to_owned()),
+            },
+        }
+    }
 }
 
 /// The value of `layers_to_transform`.
@@ -223,8 +257,7 @@ impl FromValue for InitLoraWeights {
         match value {
             Value::Bool(true) => Some(Self::True),
             Value::Bool(false) => Some(Self::False),
-            Value::String(name) if name.eq_ignore_ascii_case("gaussian") => Some(Self::Gaussian),
-            Value::String(name) => Some(Self::Other(name.clone())),
+            Value::String(name) => Some(Self::named(name)),
             _ => None,
         }
     }

@@ -116,11 +116,16 @@ fn layers(layers: Option<&LayerIndices>) -> Value {
     }
 }
 
-fn init(init: &InitLoraWeights) -> Value {
+pub(super) fn init(init: &InitLoraWeights) -> Value {
     match init {
         InitLoraWeights::True => true.into(),
         InitLoraWeights::False => false.into(),
         InitLoraWeights::Gaussian => "gaussian".into(),
+        InitLoraWeights::Orthogonal => "orthogonal".into(),
+        InitLoraWeights::Pissa => "pissa".into(),
+        InitLoraWeights::PissaNiter(iterations) => format!("pissa_niter_{iterations}").into(),
+        InitLoraWeights::Olora => "olora".into(),
+        InitLoraWeights::Mica => "mica".into(),
         InitLoraWeights::Other(name) => name.as_str().into(),
     }
 }

@@ -39,6 +39,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         params: vec![value, -0.0, 1e-42],
         optimizer: OptimizerState { step, m: vec![0.1, 0.2, 0.3], v: vec![0.0, value, 1.0] },
         best_params: step.is_multiple_of(2).then(|| vec![1.0, 2.0, f32::MAX]),
+        frozen: if step.is_multiple_of(3) { vec![value, 0.5] } else { vec![] },
     }
 }
 
@@ -245,6 +246,7 @@ proptest! {
             params: part(),
             optimizer: OptimizerState { step, m: if momentum { part() } else { vec![] }, v: part() },
             best_params: best.then(part),
+            frozen: values.clone(),
         };
         let dir = tempfile::tempdir().unwrap();
         let loaded = Checkpoint::load(&saved.save_on(&Faulty::never(), dir.path()).unwrap()).unwrap();
@@ -253,6 +255,7 @@ proptest! {
         prop_assert_eq!(bits(&loaded.optimizer.m), bits(&saved.optimizer.m));
         prop_assert_eq!(bits(&loaded.optimizer.v), bits(&saved.optimizer.v));
         prop_assert_eq!(loaded.best_params.as_deref().map(bits), saved.best_params.as_deref().map(bits));
+        prop_assert_eq!(bits(&loaded.frozen), bits(&saved.frozen));
         prop_assert_eq!(loaded.progress.seconds.to_bits(), saved.progress.seconds.to_bits());
         prop_assert_eq!(loaded, saved);
     }

@@ -8,33 +8,37 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::manifest::Manifest;
+use super::{Checkpoint, Progress};
 use crate::train::optim::OptimizerState;
 
 const PARAMS: &str = "params.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best.safetensors";
+const FROZEN: &str = "frozen.safetensors";
 
 /// The files, by name.
-pub(super) fn write(
-    params: &[f32],
-    optimizer: &OptimizerState,
-    best: Option<&[f32]>,
-) -> Result<Vec<(&'static str, Vec<u8>)>> {
+pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let Checkpoint { params, optimizer, best_params, frozen, .. } = checkpoint;
     let mut files =
         vec![(PARAMS, file(&[("params", params)])?), (OPTIMIZER, file(&[("m", &optimizer.m), ("v", &optimizer.v)])?)];
-    if let Some(best) = best {
+    if let Some(best) = best_params {
         files.push((BEST, file(&[("params", best)])?));
+    }
+    if !frozen.is_empty() {
+        files.push((FROZEN, file(&[("params", frozen)])?));
     }
     Ok(files)
 }
 
-/// The vectors in the folder `dir`.
-pub(super) fn read(dir: &Path, manifest: &Manifest<'static>) -> Result<(Vec<f32>, OptimizerState, Option<Vec<f32>>)> {
+/// The vectors in the folder `dir`: a checkpoint but for its progress.
+pub(super) fn read(dir: &Path, manifest: &Manifest<'static>) -> Result<Checkpoint> {
     let [params] = vectors(dir, PARAMS, manifest, ["params"])?;
     let [m, v] = vectors(dir, OPTIMIZER, manifest, ["m", "v"])?;
-    let best = manifest.has(BEST).then(|| vectors(dir, BEST, manifest, ["params"])).transpose()?;
+    let optional = |name| manifest.has(name).then(|| vectors(dir, name, manifest, ["params"])).transpose();
+    let best_params = optional(BEST)?.map(|[best]| best);
+    let frozen = optional(FROZEN)?.map(|[frozen]| frozen).unwrap_or_default();
     let optimizer = OptimizerState { step: manifest.optimizer_step(), m, v };
-    Ok((params, optimizer, best.map(|[best]| best)))
+    Ok(Checkpoint { progress: Progress::default(), params, optimizer, best_params, frozen })
 }
 
 fn file(vectors: &[(&str, &[f32])]) -> Result<Vec<u8>> {

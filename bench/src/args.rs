@@ -78,22 +78,32 @@ pub fn run() -> Result<()> {
     match Args::parse().command {
         Subject::Conv1d(args) => {
             let threads = if args.common.quick { [2].as_slice() } else { [2, 1].as_slice() };
-            let run = gather(&args.common, threads, &["conv1d-part"], &["conv1d-part", "--layers"])?;
+            let rounds = args.common.rounds(QUICK_ROUNDS);
+            let run = gather(&args.common, rounds, threads, &["conv1d-part"], &["conv1d-part", "--layers"])?;
             report::conv1d(&run, &args.common.output)
         }
         Subject::Step(args) => {
-            let run = gather(&args, &[2], &["step-part"], &["step-part"])?;
+            let run = gather(&args, args.rounds(step::QUICK_ROUNDS), &[2], &["step-part"], &["step-part"])?;
             report::step(&run, &args.output)
         }
         Subject::Conv1dPart(args) => print(&conv1d::measure(&args.plan()?)?),
-        Subject::StepPart(args) => print(&step::measure(args.rounds, rayon::current_num_threads(), args.quick)?),
+        Subject::StepPart(args) => {
+            print(&step::measure(args.rounds(step::QUICK_ROUNDS), rayon::current_num_threads(), args.quick)?)
+        }
         Subject::Memory { model, batch } => print(&step::memory::measure(&model, batch)?),
+    }
+}
+
+impl Common {
+    /// The rounds that are asked for; in the short form, `most` of them.
+    fn rounds(&self, most: usize) -> usize {
+        if self.quick { self.rounds.min(most) } else { self.rounds }
     }
 }
 
 impl Conv1d {
     fn plan(&self) -> Result<Plan> {
-        let Common { quick, rounds, .. } = self.common;
+        let (quick, rounds) = (self.common.quick, self.common.rounds(QUICK_ROUNDS));
         let named = |geometry: &Geometry| self.only.as_ref().is_none_or(|text| geometry.name.contains(text));
         let mut geometries = Geometry::read(&self.geometries)?;
         geometries.retain(|geometry| named(geometry) && (geometry.quick || !quick));
@@ -103,13 +113,12 @@ impl Conv1d {
             (false, true) => Extent::Quick,
             (false, false) => Extent::Full,
         };
-        let rounds = if quick { rounds.min(QUICK_ROUNDS) } else { rounds };
         Ok(Plan { geometries, threads: rayon::current_num_threads(), rounds, extent })
     }
 }
 
 /// Measures every number of threads in a process of its own, which is told what to do and gets this one's arguments.
-fn gather(args: &Common, threads: &[usize], first: &[&str], further: &[&str]) -> Result<Run> {
+fn gather(args: &Common, rounds: usize, threads: &[usize], first: &[&str], further: &[&str]) -> Result<Run> {
     let threads = args.threads.as_deref().unwrap_or(threads);
     ensure!(args.rounds > 0 && !threads.is_empty() && !threads.contains(&0), "nothing to measure");
     let parts = threads.iter().enumerate();
@@ -119,7 +128,7 @@ fn gather(args: &Common, threads: &[usize], first: &[&str], further: &[&str]) ->
         command: format!("bench/{own}"),
         date: date(),
         machine: Machine::here(),
-        rounds: args.rounds,
+        rounds,
         parts: parts.collect::<Result<_>>()?,
     })
 }

@@ -268,6 +268,27 @@ def dora_conv2d():
     return Case([("conv", nn.Conv2d(3, 4, 3))], (1, 3, 5, 5), lora(["conv"], 2, 4, use_dora=True))
 
 
+@case
+def dora_conv3d():
+    """DoRA on a three-dimensional convolution: magnitude (1, out, 1, 1, 1)."""
+    return Case([("conv", nn.Conv3d(2, 3, (2, 1, 3)))], (1, 2, 4, 3, 4), lora(["conv"], 2, 4, use_dora=True))
+
+
+@case
+def dora_conv1d_groups_block():
+    """DoRA on two groups: PEFT's norm meets the rows of B with the A of the other group, every second time here."""
+    layer = nn.Conv1d(8, 6, 3, padding=1, groups=2)
+    return Case([("conv", layer)], (2, 8, 9), lora(["conv"], 4, 8, use_dora=True), own_group_only=True)
+
+
+@case
+def dora_chain():
+    """DoRA with rsLoRA and a rank pattern on two layers, one of them strided."""
+    layers = [("conv", nn.Conv1d(4, 6, 3, stride=2, padding=1)), ("head", nn.Linear(5, 3))]
+    config = lora(["conv", "head"], 4, 4, use_dora=True, use_rslora=True, rank_pattern={"head": 2})
+    return Case(layers, (2, 4, 9), config)
+
+
 # Which modules, at which rank
 
 

@@ -26,6 +26,14 @@ def delta(a: torch.Tensor, b: torch.Tensor, scaling: float, groups: int) -> torc
     return torch.cat(parts) * scaling
 
 
+def dora_gain(layer: nn.Module, adapter: str) -> torch.Tensor:
+    """What DoRA multiplies the rows of a convolution's weight with, by the norm that PEFT's forward takes."""
+    dora, weight = layer.lora_magnitude_vector[adapter], layer.get_base_layer().weight
+    update = dora.get_lora_weight(layer.lora_A[adapter], layer.lora_B[adapter]).reshape(weight.shape)
+    norm = dora.get_weight_norm(weight, update, layer.scaling[adapter])
+    return (dora.weight / norm).reshape(-1, *[1] * (weight.dim() - 1))
+
+
 @torch.no_grad()
 def merge_by_formula(model: nn.Module, adapter: str) -> dict[str, torch.Tensor]:
     """State dict of the base model with the update of every grouped convolution added. Other adapted layers are not handled."""
@@ -35,7 +43,10 @@ def merge_by_formula(model: nn.Module, adapter: str) -> dict[str, torch.Tensor]:
             base = layer.get_base_layer()
             a, b, scaling = layer.lora_A[adapter], layer.lora_B[adapter], layer.scaling[adapter]
             change = delta(a.weight, b.weight, scaling, base.groups)
-            merged[f"{name}.weight"] = (base.weight + change).to(base.weight.dtype)
+            weight = base.weight + change
+            if adapter in layer.lora_magnitude_vector:
+                weight *= dora_gain(layer, adapter)
+            merged[f"{name}.weight"] = weight.to(base.weight.dtype)
             if base.bias is not None:
                 change = 0 if b.bias is None else b.bias * scaling
                 merged[f"{name}.bias"] = (base.bias + change).to(base.bias.dtype)

@@ -22,6 +22,7 @@ VARIANTS = {
         "rank_pattern": {r"blocks\.0\.conv1": 2, "head": 3},
         "alpha_pattern": {"conv2": 4, "^stem": 1},
     },
+    "DoRA": {"target_modules": TARGETS, "use_dora": True},
     "lora_bias": {"target_modules": TARGETS, "lora_bias": True},
     "trained biases": {"target_modules": ["conv1", "conv2"], "bias": "all"},
     "head saved whole": {"target_modules": ["conv1", "conv2"], "modules_to_save": ["head"]},

@@ -77,6 +77,7 @@ def draw(seed: int) -> tuple[Chain, peft.LoraConfig, bool]:
         fan_in_fan_out=fan_in_fan_out and not grouped,
         init_lora_weights=False,
     )
+    config.use_dora = not config.lora_bias and rng.random() < 0.3
     if not grouped:
         config.bias = rng.choice(["none", "none", "all", "lora_only"])
     return model, config, grouped
@@ -84,7 +85,7 @@ def draw(seed: int) -> tuple[Chain, peft.LoraConfig, bool]:
 
 def describe(model: Chain, config: peft.LoraConfig) -> str:
     kinds = "+".join(type(model.get_submodule(path)).__name__ for path in model.paths)
-    switches = [name for name in ("use_rslora", "lora_bias") if getattr(config, name)]
+    switches = [name for name in ("use_rslora", "lora_bias", "use_dora") if getattr(config, name)]
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return " ".join([kinds, dtype, f"r={config.r}", *switches])
 

@@ -137,7 +137,20 @@ fn malformed_rest() -> Vec<(&'static str, Change)> {
                 tensors.insert(prefixless(HEAD_A), again);
             }),
         ),
-        ("DoRA", put("base_model.model.head.lora_magnitude_vector", &[5])),
+        ("a magnitude that is not configured", put("base_model.model.head.lora_magnitude_vector", &[5])),
+        ("a configured magnitude that is missing", Box::new(|_, config| config.use_dora = true)),
+        (
+            "a magnitude of another shape",
+            Box::new(|tensors, config| {
+                config.use_dora = true;
+                let magnitude = fixture::tensor(&[1, 5], FloatType::F32, 1.0);
+                tensors.insert("base_model.model.head.lora_magnitude_vector".into(), magnitude);
+            }),
+        ),
+        (
+            "a magnitude under its name in memory",
+            put("base_model.model.head.lora_magnitude_vector.default.weight", &[5]),
+        ),
         ("trained tokens", put("base_model.model.emb.token_adapter.trainable_tokens_delta", &[2, 6])),
         ("an adapter name in the key", put("base_model.model.tail.lora_A.default.weight", &[4, 7])),
         ("multi-head attention", put("base_model.model.mha.base_layer.out_proj.lora_A.weight", &[4, 7])),

@@ -63,6 +63,24 @@ impl<T: Real> Delta<T> {
         })
     }
 
+    /// The delta that PEFT takes `DoRA`'s norm with on a grouped convolution: the values of a `dense` adapter's `B` as
+    /// `(out/g, r)` times `A` as `(r, in * k)`, in which each row holds `g` rows of the weight.
+    pub fn as_peft_has_it(dense: &Factors) -> Self {
+        let (rank, layer) = (dense.rank(), dense.layer());
+        let (rows, columns) = (layer.out_features() / layer.groups(), dense.a().len() / rank);
+        Self {
+            rows,
+            columns,
+            groups: 1,
+            rank,
+            scale: T::from(dense.scale()),
+            left: convert(dense.b()),
+            left_strides: [rank, 1],
+            right: convert(dense.a()),
+            right_strides: [columns, 1],
+        }
+    }
+
     /// The delta of the bias, which has one column: `scale * B.bias`.
     pub fn of_bias(scale: f32, bias: &[f32]) -> Self {
         Self {

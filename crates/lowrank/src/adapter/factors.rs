@@ -1,11 +1,12 @@
 //! The factors of one module, their delta, and the ways between the grouped forms.
 
 use super::delta::Delta;
+use super::dora::{Magnitude, check_magnitude};
 use super::group::GroupMode;
 use super::layer::{Layer, LayerKind, elements, place_of};
 use crate::{Error, Result, Subject};
 
-/// `A`, `B` and their scale: the adapter of one module.
+/// `A`, `B` and their scale, with `DoRA` the magnitude too: the adapter of one module.
 ///
 /// The values are row-major in PEFT's shapes, [`Layer::a_shape`] and [`Layer::b_shape`]. They are not looked at here:
 /// NaN and infinity are found by [`merge`](super::merge()).
@@ -18,6 +19,7 @@ pub struct Factors {
     a: Vec<f32>,
     b: Vec<f32>,
     bias: Option<Vec<f32>>,
+    magnitude: Option<Magnitude>,
 }
 
 impl Factors {
@@ -47,7 +49,16 @@ impl Factors {
                     .expected(format!("those of {shape:?} ({}, {mode}, r = {rank})", layer.kind())));
             }
         }
-        Ok(Self { layer, mode, rank, scale, a, b, bias })
+        Ok(Self { layer, mode, rank, scale, a, b, bias, magnitude: None })
+    }
+
+    /// The same factors with the magnitude of [`DoRA`](super::dora), one value an output.
+    ///
+    /// # Errors
+    /// When there are not as many values as outputs, and when `B` has a bias, which PEFT refuses too.
+    pub fn with_magnitude(self, magnitude: Magnitude) -> Result<Self> {
+        check_magnitude(&self.layer, magnitude.values.len(), self.bias.is_some())?;
+        Ok(Self { magnitude: Some(magnitude), ..self })
     }
 
     /// The layer the factors are for.
@@ -92,7 +103,13 @@ impl Factors {
         self.bias.as_deref()
     }
 
-    /// What the adapter adds to the weight, in the shape the weight has.
+    /// The magnitude of [`DoRA`](super::dora), when the adapter has one.
+    #[must_use]
+    pub fn magnitude(&self) -> Option<&Magnitude> {
+        self.magnitude.as_ref()
+    }
+
+    /// What the adapter adds to the weight before `DoRA`'s magnitude, if it has one, in the shape the weight has.
     ///
     /// For a convolution, with `j` the group of output `o` and `A_j` the rows of `A` that group has,
     ///

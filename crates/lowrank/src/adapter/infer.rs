@@ -63,7 +63,7 @@ mod tests {
         let zeros = |shape: &[usize]| {
             Tensor::new(Dtype::F32, shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()]).unwrap()
         };
-        let tensors = ModuleTensors { a: zeros(a), b: zeros(b), bias: None, embedding };
+        let tensors = ModuleTensors { a: zeros(a), b: zeros(b), bias: None, magnitude: None, embedding };
         infer_layer(weight, &tensors, transposed).ok().map(|layer| (layer.kind(), layer.groups()))
     }
 

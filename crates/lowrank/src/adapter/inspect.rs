@@ -35,14 +35,14 @@ pub struct ModuleReport {
     pub norm_a: Option<f64>,
     /// The Frobenius norm of `B`; `None` with values that are not finite.
     pub norm_b: Option<f64>,
-    /// The Frobenius norm of the delta, scale included; `None` with values that are not finite.
+    /// The Frobenius norm of the delta, scale included and without the magnitude of `DoRA`; `None` with values that are not finite.
     pub norm_delta: Option<f64>,
     /// How many directions the delta uses: `exp(-sum p ln p)` with `p` the shares of its singular values. It is 1 for a
     /// delta of rank one, `r` when all singular values are equal; `None` when the delta is zero or not finite.
     pub effective_rank: Option<f64>,
     /// Values that are NaN or infinite.
     pub non_finite: usize,
-    /// Whether `A` or `B` is zero throughout, so that the adapter does nothing.
+    /// Whether `A` or `B` is zero throughout and there is no magnitude, so that the adapter does nothing.
     pub dead: bool,
 }
 
@@ -144,7 +144,7 @@ fn module_report(path: &str, module: &ModuleTensors, config: &LoraConfig) -> Res
         norm_delta: finite(singular.as_ref().map(|values| norm(values.iter().copied()))),
         effective_rank: singular.as_deref().and_then(effective_rank),
         non_finite,
-        dead: module.a.is_zero() || module.b.is_zero(),
+        dead: module.magnitude.is_none() && (module.a.is_zero() || module.b.is_zero()),
     })
 }
 

@@ -5,6 +5,7 @@
 //! | `A`, `B` of a linear layer or convolution | `<module>.lora_A.weight`, `<module>.lora_B.weight` |
 //! | the bias of `B` (`lora_bias`) | `<module>.lora_B.bias` |
 //! | `A`, `B` of an embedding | `<module>.lora_embedding_A`, `<module>.lora_embedding_B` |
+//! | the magnitude of `DoRA` | `<module>.lora_magnitude_vector` |
 //! | a parameter of `modules_to_save`, a bias of `bias="all"` | `<module>.<parameter>` |
 //! | a parameter of the layer under an adapter | `<module>.base_layer.<parameter>` |
 //!
@@ -31,10 +32,12 @@ pub enum Part {
     EmbeddingA,
     /// `lora_embedding_B`.
     EmbeddingB,
+    /// `lora_magnitude_vector`.
+    Magnitude,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::A, Self::B, Self::BBias, Self::EmbeddingA, Self::EmbeddingB];
+    const ALL: [Self; 6] = [Self::A, Self::B, Self::BBias, Self::EmbeddingA, Self::EmbeddingB, Self::Magnitude];
 
     /// The end of the key.
     #[must_use]
@@ -45,6 +48,7 @@ impl Part {
             Self::BBias => "lora_B.bias",
             Self::EmbeddingA => "lora_embedding_A",
             Self::EmbeddingB => "lora_embedding_B",
+            Self::Magnitude => "lora_magnitude_vector",
         }
     }
 }
@@ -79,7 +83,7 @@ pub enum Key {
 /// ```
 ///
 /// # Errors
-/// When the key belongs to something that is not supported (`DoRA`, trained tokens, `nn.MultiheadAttention`,
+/// When the key belongs to something that is not supported (trained tokens, `nn.MultiheadAttention`,
 /// `target_parameters`), or still has the adapter's name in it.
 pub fn parse(key: &str) -> Result<Key> {
     let place = |error: Error| error.at(format_args!("tensor `{key}`"));
@@ -115,9 +119,8 @@ pub fn parse(key: &str) -> Result<Key> {
 fn unsupported(path: &str) -> Option<Error> {
     const SAVE: &str = "save the adapter with PEFT's `save_pretrained`, which leaves the name out";
     let plain = |problem: &str, hint: &str| Some(Error::new(Subject::Adapter, problem.to_owned()).with_hint(hint));
-    let bare = path.strip_suffix(".weight").unwrap_or(path);
-    if bare.ends_with(".lora_magnitude_vector") || path.contains(".lora_magnitude_vector.") {
-        return plain("the magnitude of a DoRA adapter: not supported yet", "merge it with PEFT's `merge_and_unload`");
+    if path.contains(".lora_magnitude_vector.") {
+        return plain("the magnitude of DoRA under its name in memory", SAVE);
     }
     if path.contains(".token_adapter.") {
         return plain(
@@ -197,7 +200,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_said_by_name() {
         for (key, what) in [
-            ("base_model.model.q.lora_magnitude_vector", "DoRA"),
             ("base_model.model.q.lora_magnitude_vector.weight", "DoRA"),
             ("base_model.model.q.lora_magnitude_vector.default.weight", "DoRA"),
             ("base_model.model.emb.token_adapter.trainable_tokens_delta", "trainable_token_indices"),

@@ -176,6 +176,15 @@ impl Layer {
         [&[self.out_features(), columns][..], &vec![1; self.kernel().len()]].concat()
     }
 
+    /// The shape of `DoRA`'s magnitude: `(out)`, of a convolution `(1, out, 1..)`.
+    #[must_use]
+    pub fn magnitude_shape(&self) -> Vec<usize> {
+        match self.kernel().len() {
+            0 => vec![self.out_features()],
+            axes => [&[1, self.out_features()][..], &vec![1; axes]].concat(),
+        }
+    }
+
     /// The largest rank a delta can have on the weight seen as the matrix `(out, in/g * k)`; for `per_group` that is
     /// the limit of `r/g`, with `out/g` in place of `out`.
     #[must_use]

@@ -13,6 +13,7 @@ use super::delta::Delta;
 use super::factors::Factors;
 use super::layer::{elements, place_of};
 use super::probe::{Precision, Probe, Rows};
+use super::step::{Adding, Step};
 use crate::float::FloatType;
 use crate::{Error, Result, Subject};
 
@@ -30,7 +31,7 @@ pub struct Merged {
 /// What the check of a merge has measured, over all rows of the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MergeReport {
-    /// The largest magnitude that was added to a value.
+    /// The largest magnitude that was added to a value; with `DoRA`, by which one was changed.
     pub max_delta: f64,
     /// The largest difference between the outputs of the merged weight, as it is stored, and those of the base with
     /// the adapters beside it, on the probe: one input with values between 1/2 and 1 in magnitude.
@@ -78,6 +79,9 @@ impl Merged {
 }
 
 /// `W + delta_1 + delta_2 + ..`, in the type and the layout of `W`.
+///
+/// An adapter with a [magnitude](super::dora) multiplies what is there by then, `m_i / |W + delta_i| * (.. + delta_i)`:
+/// PEFT's order and PEFT's norm, that of the base with this adapter alone.
 ///
 /// `weight` holds little-endian values of `dtype`, in the shape of the layer's weight. A `Vec` is taken over, a slice is
 /// copied: beside the weight before and after, a merge needs memory for the factors and a few hundred kilobytes.
@@ -142,11 +146,9 @@ pub fn merge_bias(bias: Option<&[u8]>, dtype: FloatType, adapters: &[&Factors]) 
         check_bias(*scale, bias, &shape).map_err(|error| among(error, index, biases.len()))?;
     }
     let merged = if dtype == FloatType::F64 {
-        let deltas = biases.iter().map(|(scale, bias)| Delta::<f64>::of_bias(*scale, bias)).collect();
-        Tensor { name: "bias", dtype, shape, deltas }.merge(base.to_vec())
+        Tensor::<f64>::bias(dtype, &biases, shape).merge(base.to_vec())
     } else {
-        let deltas = biases.iter().map(|(scale, bias)| Delta::<f32>::of_bias(*scale, bias)).collect();
-        Tensor { name: "bias", dtype, shape, deltas }.merge(base.to_vec())
+        Tensor::<f32>::bias(dtype, &biases, shape).merge(base.to_vec())
     };
     merged.map(Some)
 }
@@ -156,7 +158,8 @@ struct Tensor<T> {
     name: &'static str,
     dtype: FloatType,
     shape: Vec<usize>,
-    deltas: Vec<Delta<T>>,
+    transposed: bool,
+    adding: Vec<Adding<T>>,
 }
 
 impl<T: Precision> Tensor<T> {
@@ -164,11 +167,39 @@ impl<T: Precision> Tensor<T> {
         for (index, factors) in adapters.iter().enumerate() {
             check_adapter(factors, &shape).map_err(|error| among(error, index, adapters.len()))?;
         }
-        let deltas = adapters.iter().map(|factors| Delta::of_weight(factors)).collect::<Result<_>>()?;
-        Ok(Self { name: "weight", dtype, shape, deltas })
+        let transposed = adapters.first().is_some_and(|factors| factors.layer().kind().is_transposed());
+        let adding = adapters.iter().map(|factors| Adding::new(factors)).collect::<Result<_>>()?;
+        Ok(Self { name: "weight", dtype, shape, transposed, adding })
     }
 
-    fn merge(&self, original: Vec<u8>) -> Result<Merged> {
+    fn bias(dtype: FloatType, biases: &[(f32, &[f32])], shape: Vec<usize>) -> Self {
+        let adding = biases.iter().map(|(scale, bias)| Adding::plain(Delta::of_bias(*scale, bias))).collect();
+        Self { name: "bias", dtype, shape, transposed: false, adding }
+    }
+
+    /// Whether the base has to be gone through once before it is merged.
+    fn measures(&self) -> bool {
+        self.adding.iter().any(Adding::measures)
+    }
+
+    /// Takes the norms of the rows from `first` on, of which `original` holds whole ones.
+    fn measure(&mut self, first: usize, original: &[u8]) -> Result<()> {
+        let columns = elements(&self.shape[1..]);
+        let bytes = (BLOCK / columns).max(1) * columns * self.dtype.size();
+        for (index, block) in original.chunks(bytes).enumerate() {
+            let base = T::decode(self.dtype, block);
+            let row = first + index * (bytes / columns / self.dtype.size());
+            self.check_finite("the base", row * columns, &base)?;
+            self.adding.iter_mut().try_for_each(|adding| adding.measure(row, &base))?;
+        }
+        Ok(())
+    }
+
+    fn merge(mut self, original: Vec<u8>) -> Result<Merged> {
+        if self.measures() {
+            self.check_size(0..self.shape[0], &original)?;
+            self.measure(0, &original)?;
+        }
         let mut weight = vec![0; original.len()];
         let report = self.merge_blocks(0..self.shape[0], &original, &mut weight)?;
         Ok(Merged { weight, original, report })
@@ -176,46 +207,53 @@ impl<T: Precision> Tensor<T> {
 
     /// Merges the rows of `range` into `out`, many at a time.
     fn merge_blocks(&self, range: Range<usize>, original: &[u8], out: &mut [u8]) -> Result<MergeReport> {
+        let row_bytes = self.check_size(range.clone(), original)?;
         let columns = elements(&self.shape[1..]);
-        let row_bytes = columns.saturating_mul(self.dtype.size());
-        if Some(original.len()) != range.len().checked_mul(row_bytes) || range.end > self.shape[0] {
-            return Err(Error::new(Subject::Merge, format!("the base {} has the wrong size", self.name))
-                .found(format!("{} bytes", original.len()))
-                .expected(format!("those of {:?} in {}", self.shape, self.dtype.name())));
-        }
         let rows = (BLOCK / columns).max(1);
-        let probe = Probe::new(self.dtype, columns, &self.deltas);
+        let steps: Vec<Step<'_, T>> = self.adding.iter().map(Adding::step).collect::<Result<_>>()?;
+        let probe = Probe::new(self.dtype, columns, self.transposed, &steps);
         let reports: Vec<Result<MergeReport>> = out
             .par_chunks_mut(rows * row_bytes)
             .zip(original.par_chunks(rows * row_bytes))
             .enumerate()
-            .map(|(index, (out, base))| self.merge_rows(&probe, range.start + index * rows, base, out))
+            .map(|(index, (out, base))| self.merge_rows(&steps, &probe, range.start + index * rows, base, out))
             .collect();
         // In order, so that the first error is the first in the tensor.
         reports.into_iter().try_fold(MergeReport::default(), |all, report| Ok(all.widen(report?)))
     }
 
+    /// The bytes of a row, when `original` holds the rows of `range`.
+    fn check_size(&self, range: Range<usize>, original: &[u8]) -> Result<usize> {
+        let row_bytes = elements(&self.shape[1..]).saturating_mul(self.dtype.size());
+        if Some(original.len()) == range.len().checked_mul(row_bytes) && range.end <= self.shape[0] {
+            return Ok(row_bytes);
+        }
+        Err(Error::new(Subject::Merge, format!("the base {} has the wrong size", self.name))
+            .found(format!("{} bytes", original.len()))
+            .expected(format!("those of {:?} in {}", self.shape, self.dtype.name())))
+    }
+
     /// Merges the rows from `row` on into `out`.
-    fn merge_rows(&self, probe: &Probe<'_, T>, row: usize, original: &[u8], out: &mut [u8]) -> Result<MergeReport> {
+    fn merge_rows(
+        &self,
+        steps: &[Step<'_, T>],
+        probe: &Probe<'_, T>,
+        row: usize,
+        original: &[u8],
+        out: &mut [u8],
+    ) -> Result<MergeReport> {
         let columns = probe.columns();
         let first = row * columns;
         let base = T::decode(self.dtype, original);
         self.check_finite("the base", first, &base)?;
 
-        let delta = self.delta(row..row + base.len() / columns, base.len());
-        if let Some((index, value)) = first_infinite(&delta) {
-            return Err(self.overflow("the delta", first + index, value));
-        }
-        let zero = T::from(0.0);
-        let sum: Vec<T> =
-            base.iter().zip(&delta).map(|(base, delta)| if *delta == zero { *base } else { *base + *delta }).collect();
+        let (sum, max_delta) = self.sum(steps, row, &base)?;
         out.copy_from_slice(&T::encode(self.dtype, &sum));
         let stored = T::decode(self.dtype, out);
         if let Some((index, _)) = first_infinite(&stored) {
             return Err(self.overflow("the merged", first + index, sum[index].into()));
         }
 
-        let max_delta = delta.iter().map(|delta| Into::<f64>::into(*delta).abs()).fold(0.0, f64::max);
         let mut report = MergeReport { max_delta, ..MergeReport::default() };
         for (offset, start) in (0..base.len()).step_by(columns).enumerate() {
             let part = start..start + columns;
@@ -226,19 +264,45 @@ impl<T: Precision> Tensor<T> {
         Ok(report)
     }
 
-    /// The sum of all deltas for some rows, of `size` values.
-    fn delta(&self, rows: Range<usize>, size: usize) -> Vec<T> {
-        let mut total = vec![T::from(0.0); size];
-        let mut one = total.clone();
-        for (index, delta) in self.deltas.iter().enumerate() {
+    /// The rows from `row` on with all adapters in them, and the largest change to a value. Deltas are summed on their
+    /// own until a gain needs the whole weight, and values to which nothing is added keep their bits.
+    fn sum(&self, steps: &[Step<'_, T>], row: usize, base: &[T]) -> Result<(Vec<T>, f64)> {
+        let columns = elements(&self.shape[1..]);
+        let rows = row..row + base.len() / columns;
+        let zero = T::from(0.0);
+        let (mut sum, mut total, mut one) = (base.to_vec(), vec![zero; base.len()], vec![zero; base.len()]);
+        for (index, step) in steps.iter().enumerate() {
             if index == 0 {
-                delta.rows(rows.clone(), &mut total);
+                step.delta.rows(rows.clone(), &mut total);
             } else {
-                delta.rows(rows.clone(), &mut one);
+                step.delta.rows(rows.clone(), &mut one);
                 total.iter_mut().zip(&one).for_each(|(total, one)| *total = *total + *one);
             }
+            if let Some(gain) = &step.gain {
+                self.add(&mut sum, &total, row * columns)?;
+                for (at, value) in sum.iter_mut().enumerate() {
+                    *value = *value * gain[if self.transposed { at % columns } else { row + at / columns }];
+                }
+                total.fill(zero);
+            }
         }
-        total
+        self.add(&mut sum, &total, row * columns)?;
+        let gained = steps.iter().any(|step| step.gain.is_some());
+        let changes = total.iter().zip(sum.iter().zip(base)).map(|(delta, (sum, base))| {
+            if gained { Into::<f64>::into(*sum) - Into::<f64>::into(*base) } else { (*delta).into() }
+        });
+        let largest = changes.fold(0.0, |most: f64, change| most.max(change.abs()));
+        Ok((sum, largest))
+    }
+
+    /// Adds a delta to the values from `first` on.
+    fn add(&self, sum: &mut [T], delta: &[T], first: usize) -> Result<()> {
+        if let Some((index, value)) = first_infinite(delta) {
+            return Err(self.overflow("the delta", first + index, value));
+        }
+        let changed = sum.iter_mut().zip(delta).filter(|(_, delta)| **delta != T::from(0.0));
+        changed.for_each(|(sum, delta)| *sum = *sum + *delta);
+        Ok(())
     }
 
     fn check_finite(&self, what: &str, first: usize, values: &[T]) -> Result<()> {
@@ -267,7 +331,13 @@ fn check_adapter(factors: &Factors, shape: &[usize]) -> Result<()> {
     }
     check_scale(factors.scale())?;
     let shapes = (layer.a_shape(factors.rank(), factors.mode()), layer.b_shape(factors.rank(), factors.mode()));
-    for (name, values, shape) in [("lora_A", factors.a(), shapes.0), ("lora_B", factors.b(), shapes.1)] {
+    let magnitude = factors.magnitude().map_or(&[][..], |magnitude| &magnitude.values);
+    let parts = [
+        ("lora_A", factors.a(), shapes.0),
+        ("lora_B", factors.b(), shapes.1),
+        ("lora_magnitude_vector", magnitude, layer.magnitude_shape()),
+    ];
+    for (name, values, shape) in parts {
         if let Some((index, value)) = first_infinite(values) {
             return Err(broken(not_finite(name, &place_of(index, &shape), value)));
         }

@@ -27,24 +27,31 @@
 //! |y' - y| <= the above + e/2 |x| . |c| + s/2 |x| . 1
 //! ```
 //!
+//! `DoRA` multiplies what is there so far by a gain, `c = g (w + delta)`. Gains are exact on both sides; all terms above
+//! are meant with the gains that they have passed by the end, and each adapter costs two roundings more of what is there
+//! by then: `2 u d (|x| . |w| + m)` in all.
+//!
 //! The first inequality is what is enforced: its bound does not grow with the coarseness of the stored type, so that
 //! a delta that is missing, transposed or scaled wrongly shows under `bf16` as it does under `f32`.
 
 use half::{bf16, f16};
 
-use super::delta::{Delta, Term};
+use super::delta::Term;
+use super::step::Step;
 use crate::float::FloatType;
 use crate::kernels::gemm::Real;
 use crate::random::Random;
 use crate::{Error, Result, Subject};
 
 /// A precision that a merge computes in, and the way to and from the stored bytes.
-pub(super) trait Precision: Real + Send + Sync {
+pub(super) trait Precision: Real + std::ops::Mul<Output = Self> + Send + Sync {
     /// Largest relative error of one operation.
     const UNIT: f64;
     /// The smallest positive value.
     const TINY: f64;
 
+    /// The nearest value.
+    fn of(value: f64) -> Self;
     fn decode(dtype: FloatType, bytes: &[u8]) -> Vec<Self>;
     fn encode(dtype: FloatType, values: &[Self]) -> Vec<u8>;
 }
@@ -52,6 +59,11 @@ pub(super) trait Precision: Real + Send + Sync {
 impl Precision for f32 {
     const UNIT: f64 = Self::EPSILON as f64 / 2.0;
     const TINY: f64 = Self::from_bits(1) as f64;
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what the function does")]
+    fn of(value: f64) -> Self {
+        value as Self
+    }
 
     fn decode(dtype: FloatType, bytes: &[u8]) -> Vec<Self> {
         dtype.decode(bytes)
@@ -66,6 +78,10 @@ impl Precision for f32 {
 impl Precision for f64 {
     const UNIT: f64 = Self::EPSILON / 2.0;
     const TINY: f64 = Self::from_bits(1);
+
+    fn of(value: f64) -> Self {
+        value
+    }
 
     fn decode(_: FloatType, bytes: &[u8]) -> Vec<Self> {
         bytes.as_chunks().0.iter().map(|b| Self::from_le_bytes(*b)).collect()
@@ -87,8 +103,12 @@ pub(super) struct Rows<'a, T> {
 /// The probe of one weight, and what the adapters make of it.
 #[derive(Debug)]
 pub(super) struct Probe<'a, T> {
-    deltas: &'a [Delta<T>],
+    steps: &'a [Step<'a, T>],
     input: Vec<f64>,
+    /// For each step, the product of its gain and those after it; empty where there is none.
+    gains: Vec<Vec<f64>>,
+    /// Whether outputs, and so gains, are columns.
+    transposed: bool,
     hidden: Vec<Vec<Term>>,
     /// What rounding can do to any output, apart from its terms: underflow.
     floor: f64,
@@ -97,26 +117,36 @@ pub(super) struct Probe<'a, T> {
 }
 
 impl<'a, T: Precision> Probe<'a, T> {
-    pub fn new(dtype: FloatType, columns: usize, deltas: &'a [Delta<T>]) -> Self {
+    pub fn new(dtype: FloatType, columns: usize, transposed: bool, steps: &'a [Step<'a, T>]) -> Self {
         let mut random = Random::new(0, "merge probe", 0);
         let input: Vec<f64> = (0..columns)
             .map(|_| f64::from(random.uniform(0.5, 1.0)) * if random.below(2) == 0 { 1.0 } else { -1.0 })
             .collect();
-        let hidden = deltas.iter().map(|delta| delta.hidden(&input)).collect();
+        let gains = gains(steps);
+        let seen = |gains: &[f64]| -> Vec<f64> {
+            input.iter().enumerate().map(|(column, x)| x * if transposed { at(gains, column) } else { 1.0 }).collect()
+        };
+        let hidden = steps.iter().zip(&gains).map(|(step, gains)| step.delta.hidden(&seen(gains))).collect();
         let reach: f64 = input.iter().map(|x| x.abs()).sum();
-        let floor =
-            deltas.iter().map(|delta| (count(delta.rank) * delta.scale.into().abs() + 2.0) * T::TINY).sum::<f64>();
+        let largest = gains.iter().flatten().fold(1.0_f64, |most, gain| most.max(gain.abs()));
+        let underflow = |step: &Step<'_, T>| count(step.delta.rank) * step.delta.scale.into().abs() + 3.0;
+        let floor = steps.iter().map(underflow).sum::<f64>() * T::TINY * largest;
         let storing = match dtype {
             FloatType::F64 | FloatType::F32 => (0.0, 0.0),
             FloatType::F16 => (dtype.epsilon() / 2.0, f16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
             FloatType::Bf16 => (dtype.epsilon() / 2.0, bf16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
         };
-        Self { deltas, input, hidden, floor: floor * reach, storing }
+        Self { steps, input, gains, transposed, hidden, floor: floor * reach, storing }
     }
 
     /// Values in a row.
     pub fn columns(&self) -> usize {
         self.input.len()
+    }
+
+    /// What a value of the weight is multiplied with from `step` on.
+    fn gain(&self, step: usize, row: usize, column: usize) -> f64 {
+        self.gains.get(step).map_or(1.0, |gains| at(gains, if self.transposed { column } else { row }))
     }
 
     /// The difference between the merged and the unmerged output of `row`, and the largest that is right.
@@ -129,7 +159,7 @@ impl<'a, T: Precision> Probe<'a, T> {
         let (mut stored, mut storing) = (0.0, 0.0);
         for (index, x) in self.input.iter().enumerate() {
             let [w, c, s] = [values.base[index], values.sum[index], values.stored[index]].map(Into::<f64>::into);
-            base.add(x * w);
+            base.add(x * w * self.gain(0, row, index));
             sum.add(x * c);
             stored += x * s;
             let allowed = self.storing.0 * c.abs() + self.storing.1;
@@ -140,16 +170,19 @@ impl<'a, T: Precision> Probe<'a, T> {
         }
         let mut unmerged = base.value;
         let (mut magnitude, mut rank) = (0.0, 0);
-        for (delta, hidden) in self.deltas.iter().zip(&self.hidden) {
-            let output = delta.output(row, hidden);
-            unmerged += output.value;
-            magnitude += output.magnitude;
-            rank = rank.max(delta.rank);
+        for (index, (step, hidden)) in self.steps.iter().zip(&self.hidden).enumerate() {
+            let output = step.delta.output(row, hidden);
+            // Gains of columns are in `hidden` already.
+            let gain = if self.transposed { 1.0 } else { self.gain(index, row, 0) };
+            unmerged += gain * output.value;
+            magnitude += gain.abs() * output.magnitude;
+            rank = rank.max(step.delta.rank);
         }
-        let steps = count(rank + self.deltas.len() + 1);
-        let computing = T::UNIT * (sum.magnitude + steps * magnitude);
+        let steps = count(rank + self.steps.len() + 1);
+        let gained = if self.gains.iter().all(Vec::is_empty) { 0.0 } else { 2.0 * count(self.steps.len()) };
+        let computing = T::UNIT * (sum.magnitude + steps * magnitude + gained * (base.magnitude + magnitude));
         let checking =
-            f64::UNIT * (count(self.input.len()) + steps + 2.0) * (sum.magnitude + base.magnitude + magnitude);
+            f64::UNIT * (count(self.input.len()) + steps + gained + 2.0) * (sum.magnitude + base.magnitude + magnitude);
         let bound = 2.0 * (computing + self.floor + checking);
         let error = (sum.value - unmerged).abs();
         if error.is_nan() {
@@ -164,6 +197,27 @@ impl<'a, T: Precision> Probe<'a, T> {
         }
         Ok(((stored - unmerged).abs(), bound + storing))
     }
+}
+
+/// For each step, the product of its gain and all after it.
+fn gains<T: Precision>(steps: &[Step<'_, T>]) -> Vec<Vec<f64>> {
+    let mut product = Vec::new();
+    let mut gains: Vec<Vec<f64>> = steps
+        .iter()
+        .rev()
+        .map(|step| {
+            if let Some(gain) = &step.gain {
+                product = gain.iter().enumerate().map(|(o, gain)| at(&product, o) * (*gain).into()).collect();
+            }
+            product.clone()
+        })
+        .collect();
+    gains.reverse();
+    gains
+}
+
+fn at(gains: &[f64], output: usize) -> f64 {
+    gains.get(output).copied().unwrap_or(1.0)
 }
 
 fn differs(row: usize, error: f64, bound: f64) -> Error {
@@ -181,6 +235,7 @@ fn count(size: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::delta::Delta;
     use crate::adapter::{Factors, GroupMode, Layer, LayerKind};
 
     const INPUTS: usize = 400;
@@ -202,8 +257,8 @@ mod tests {
         change(&mut sum, &base);
         let mut stored = dtype.decode(&dtype.encode(&sum));
         spoil(&mut stored);
-        let deltas = [delta];
-        Probe::new(dtype, INPUTS, &deltas).check(0, Rows { base: &base, sum: &sum, stored: &stored })
+        let steps = [Step { delta: &delta, gain: None }];
+        Probe::new(dtype, INPUTS, false, &steps).check(0, Rows { base: &base, sum: &sum, stored: &stored })
     }
 
     #[test]

@@ -20,9 +20,10 @@ use crate::{Error, Result, Subject};
 /// to be trained; `module` names its random numbers. A cut takes no more rank than the weight can use.
 ///
 /// # Errors
-/// When `cut` is wrong, and when a value is not finite.
+/// When `cut` is wrong, when a value is not finite, and with the magnitude of `DoRA`, which belongs to one delta.
 pub fn resize(factors: &Factors, cut: Cut, module: &str) -> Result<Nearest> {
     cut.check()?;
+    check_dora(factors.magnitude().is_some())?;
     let compact = (factors.mode() == GroupMode::Dense).then(|| factors.to_per_group().ok()).flatten();
     let factors = compact.as_ref().unwrap_or(factors);
     let blocks = Blocks::of(factors, 1.0);
@@ -60,6 +61,14 @@ fn with(factors: &Factors, blocks: &Blocks) -> Result<Factors> {
     Factors::new(factors.layer().clone(), factors.mode(), rank, factors.scale(), a, b, bias)
 }
 
+fn check_dora(dora: bool) -> Result<()> {
+    if !dora {
+        return Ok(());
+    }
+    Err(Error::new(Subject::Adapter, "a DoRA adapter cannot be resized: its magnitudes belong to its delta")
+        .with_hint("merge it into the base model, and extract an adapter of the rank you want"))
+}
+
 /// What became of one module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResizedModule {
@@ -95,13 +104,7 @@ pub struct Resized {
 /// When `cut` is wrong; for `DoRA`, whose magnitudes belong to one delta. All modules at once: as [`resize`].
 pub fn resize_adapter(config: &LoraConfig, state: &StateDict, cut: Cut) -> Result<Resized> {
     cut.check()?;
-    if config.use_dora {
-        return Err(Error::new(
-            Subject::Adapter,
-            "a DoRA adapter cannot be resized: its magnitudes belong to its delta",
-        )
-        .with_hint("merge it into the base model, and extract an adapter of the rank you want"));
-    }
+    check_dora(config.use_dora)?;
     let mut resized = Resized { config: config.clone(), state: state.clone(), modules: Vec::new() };
     let (mut ranks, mut errors) = (Vec::new(), Vec::new());
     for (path, tensors) in &state.modules {
@@ -126,7 +129,7 @@ fn resize_module(
     cut: Cut,
 ) -> Result<(ModuleTensors, ResizedModule, f64)> {
     let layer = layer_of(&[tensors])?;
-    let factors = tensors.factors(&layer, config.scaling_for(path)?, config.group_mode)?;
+    let factors = tensors.factors(&layer, config.scaling_for(path)?, config.group_mode, config.dora_norm)?;
     let Nearest { factors: resized, energy, error } = resize(&factors, cut, path)?;
     let (from, rank, alpha) = (factors.rank(), resized.rank(), config.alpha_for(path)?);
     let module = ResizedModule { path: path.to_owned(), from, rank, energy, error };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, Key, Part};
 use super::tensor::Tensor;
-use super::{Factors, GroupMode, Layer};
+use super::{DoraNorm, Factors, GroupMode, Layer, Magnitude};
 use crate::config::{Bias, LoraConfig};
 use crate::error::{Error, Result, Subject};
 use crate::float::FloatType;
@@ -22,6 +22,8 @@ pub struct ModuleTensors {
     pub b: Tensor,
     /// The bias of `B`, `(out)`, with `lora_bias`.
     pub bias: Option<Tensor>,
+    /// `DoRA`'s magnitude, `(out)`, of a convolution `(1, out, 1..)`.
+    pub magnitude: Option<Tensor>,
     /// Whether the module is an embedding, whose tensors have other names.
     pub embedding: bool,
 }
@@ -40,10 +42,13 @@ impl ModuleTensors {
         }
         let (layer, rank, mode) = (factors.layer(), factors.rank(), factors.mode());
         let bias = factors.bias().map(|bias| Tensor::from_values(float, vec![bias.len()], bias)).transpose()?;
+        let magnitude =
+            factors.magnitude().map(|m| Tensor::from_values(float, layer.magnitude_shape(), &m.values)).transpose()?;
         Ok(Self {
             a: Tensor::from_values(float, layer.a_shape(rank, mode), factors.a())?,
             b: Tensor::from_values(float, layer.b_shape(rank, mode), factors.b())?,
             bias,
+            magnitude,
             embedding: layer.kind() == super::LayerKind::Embedding,
         })
     }
@@ -57,9 +62,9 @@ impl ModuleTensors {
     /// The parts that are there, with their keys' ends.
     pub fn parts(&self) -> impl Iterator<Item = (Part, &Tensor)> {
         let (a, b) = if self.embedding { (Part::EmbeddingA, Part::EmbeddingB) } else { (Part::A, Part::B) };
-        [Some((a, &self.a)), Some((b, &self.b)), self.bias.as_ref().map(|bias| (Part::BBias, bias))]
-            .into_iter()
-            .flatten()
+        let bias = self.bias.as_ref().map(|bias| (Part::BBias, bias));
+        let magnitude = self.magnitude.as_ref().map(|magnitude| (Part::Magnitude, magnitude));
+        [Some((a, &self.a)), Some((b, &self.b)), bias, magnitude].into_iter().flatten()
     }
 }
 
@@ -189,7 +194,7 @@ impl StateDict {
             });
         };
         module
-            .factors(layer, config.scaling_for(path)?, config.group_mode)
+            .factors(layer, config.scaling_for(path)?, config.group_mode, config.dora_norm)
             .map_err(|error| error.at(format_args!("module `{path}`")))
     }
 
@@ -222,7 +227,7 @@ impl ModuleTensors {
     ///
     /// # Errors
     /// When they do not fit it.
-    pub fn factors(&self, layer: &Layer, scale: f32, preferred: GroupMode) -> Result<Factors> {
+    pub fn factors(&self, layer: &Layer, scale: f32, preferred: GroupMode, norm: DoraNorm) -> Result<Factors> {
         let rank = self.rank();
         let fits = |mode| self.a.shape() == layer.a_shape(rank, mode) && self.b.shape() == layer.b_shape(rank, mode);
         let others = [GroupMode::Dense, GroupMode::PerGroup, GroupMode::Shared];
@@ -244,8 +249,12 @@ impl ModuleTensors {
             })
         };
         let bias = self.bias.as_ref().map(|bias| values(bias, "the bias of B")).transpose()?;
-        let factors =
+        let mut factors =
             Factors::new(layer.clone(), mode, rank, scale, values(&self.a, "A")?, values(&self.b, "B")?, bias)?;
+        if let Some(magnitude) = &self.magnitude {
+            let values = values(magnitude, "the magnitude")?;
+            factors = factors.with_magnitude(Magnitude { values, norm })?;
+        }
         if mode == GroupMode::Dense && layer.groups() > 1 && preferred != GroupMode::Dense {
             return Ok(factors.to_per_group().unwrap_or(factors));
         }
@@ -259,19 +268,20 @@ type Halves = BTreeMap<Part, Tensor>;
 fn module(path: &str, mut parts: Halves, config: &LoraConfig) -> Result<ModuleTensors> {
     let linear = (parts.remove(&Part::A), parts.remove(&Part::B));
     let embedding = (parts.remove(&Part::EmbeddingA), parts.remove(&Part::EmbeddingB));
-    let bias = parts.remove(&Part::BBias);
+    let (bias, magnitude) = (parts.remove(&Part::BBias), parts.remove(&Part::Magnitude));
     let half = |there: Part, missing: Part| {
         Error::new(Subject::Adapter, format!("`{}` without `{}`", there.suffix(), missing.suffix()))
             .with_hint("the file is incomplete: save the adapter again")
     };
     let module = match (linear, embedding) {
-        ((Some(a), Some(b)), (None, None)) => ModuleTensors { a, b, bias, embedding: false },
-        ((None, None), (Some(a), Some(b))) => ModuleTensors { a, b, bias, embedding: true },
+        ((Some(a), Some(b)), (None, None)) => ModuleTensors { a, b, bias, magnitude, embedding: false },
+        ((None, None), (Some(a), Some(b))) => ModuleTensors { a, b, bias, magnitude, embedding: true },
         ((Some(_), None), (None, None)) => return Err(half(Part::A, Part::B)),
         ((None, Some(_)), (None, None)) => return Err(half(Part::B, Part::A)),
         ((None, None), (Some(_), None)) => return Err(half(Part::EmbeddingA, Part::EmbeddingB)),
         ((None, None), (None, Some(_))) => return Err(half(Part::EmbeddingB, Part::EmbeddingA)),
-        ((None, None), (None, None)) => return Err(half(Part::BBias, Part::B)),
+        ((None, None), (None, None)) if bias.is_some() => return Err(half(Part::BBias, Part::B)),
+        ((None, None), (None, None)) => return Err(half(Part::Magnitude, Part::B)),
         _ => return Err(Error::new(Subject::Adapter, "the factors of a layer and those of an embedding at once")),
     };
     check_module(&module, path, config)?;
@@ -315,6 +325,7 @@ pub(super) fn check_module(module: &ModuleTensors, path: &str, config: &LoraConf
             .expected(expected)
             .with_hint("`r` and `rank_pattern` in adapter_config.json must be those the adapter was trained with"));
     }
+    check_magnitude(module, config)?;
     match &module.bias {
         Some(bias) if module.embedding || bias.shape() != [out] => {
             Err(Error::new(Subject::Adapter, "the bias of B does not fit")
@@ -326,6 +337,26 @@ pub(super) fn check_module(module: &ModuleTensors, path: &str, config: &LoraConf
             .with_hint("set `lora_bias` in adapter_config.json: PEFT leaves the bias out without it")),
         None if config.lora_bias && !module.embedding => Err(Error::new(Subject::Adapter, "B has no bias")
             .expected("`lora_B.bias`, with `lora_bias` true")
+            .with_hint("the file is incomplete: save the adapter again")),
+        _ => Ok(()),
+    }
+}
+
+/// The magnitude is there with `use_dora` and else not, in its shape.
+fn check_magnitude(module: &ModuleTensors, config: &LoraConfig) -> Result<()> {
+    let b = module.b.shape();
+    let shape = if b.len() == 2 { vec![b[0]] } else { [&[1, b[0]][..], &b[2..]].concat() };
+    match &module.magnitude {
+        Some(magnitude) if magnitude.shape() != shape => {
+            Err(Error::new(Subject::Adapter, "the magnitude of DoRA does not fit")
+                .found(format!("{:?}", magnitude.shape()))
+                .expected(format!("{shape:?}")))
+        }
+        Some(_) if !config.use_dora => Err(Error::new(Subject::Adapter, "it has a magnitude")
+            .expected("none, with `use_dora` false")
+            .with_hint("set `use_dora` in adapter_config.json: PEFT leaves the magnitude out without it")),
+        None if config.use_dora => Err(Error::new(Subject::Adapter, "it has no magnitude")
+            .expected("`lora_magnitude_vector`, with `use_dora` true")
             .with_hint("the file is incomplete: save the adapter again")),
         _ => Ok(()),
     }

@@ -29,7 +29,7 @@ pub use value::{AsFound, Bias, InitLoraWeights, LayerIndices, Patterns};
 use serde_json::{Map, Value};
 
 use crate::Result;
-use crate::adapter::GroupMode;
+use crate::adapter::{DoraNorm, GroupMode};
 use crate::target::first_match;
 
 /// The PEFT version whose `adapter_config.json` is written, unless the file that was read names another.
@@ -37,8 +37,8 @@ pub const PEFT_VERSION: &str = "0.21.2";
 
 /// PEFT's `LoraConfig`: where adapters go, of which rank, and how they start.
 ///
-/// The fields are PEFT's keys with PEFT's defaults; [`group_mode`](Self::group_mode) is the one that PEFT does not
-/// have. Fields of features that are not supported hold what the file said, so that [`validate`](Self::validate) can
+/// The fields are PEFT's keys with PEFT's defaults; [`group_mode`](Self::group_mode) and
+/// [`dora_norm`](Self::dora_norm) are those that PEFT does not have. Fields of features that are not supported hold what the file said, so that [`validate`](Self::validate) can
 /// name them and a rewrite can keep them.
 ///
 /// ```
@@ -97,6 +97,8 @@ pub struct LoraConfig {
     pub lora_bias: bool,
     /// Modules that train in full and are saved with the adapter.
     pub modules_to_save: Option<Vec<String>>,
+    /// Whether the length of each output's weights is trained on its own ([`DoRA`](crate::adapter::dora)).
+    pub use_dora: bool,
     /// How `A` and `B` start.
     pub init_lora_weights: InitLoraWeights,
     /// Only these layers of the targeted modules; an empty list is no restriction.
@@ -124,8 +126,6 @@ pub struct LoraConfig {
     pub corda_config: Option<Map<String, Value>>,
     /// The settings of the `LoRA-GA` initialisation: of no effect on a finished adapter.
     pub lora_ga_config: Option<Map<String, Value>>,
-    /// Weight-decomposed adapters (`DoRA`): not supported yet.
-    pub use_dora: bool,
     /// `VeLoRA`'s compressed activations: not supported.
     pub velora_config: Option<Value>,
     /// Adapters that begin at a token sequence (`aLoRA`): not supported.
@@ -152,6 +152,9 @@ pub struct LoraConfig {
     /// The form of adapters on grouped convolutions. PEFT has no key for it: files hold it under `"lowrank"`, when it
     /// is not the default.
     pub group_mode: GroupMode,
+    /// The norm that the magnitudes of `DoRA` go with on grouped convolutions. PEFT has no key for it: a file without one
+    /// under `"lowrank"` has PEFT's norm.
+    pub dora_norm: DoraNorm,
     /// Keys that are not PEFT's, kept for a rewrite.
     pub unknown: Map<String, Value>,
     /// Spellings of the file that was read (`16.0` where `16` would be written), kept for a rewrite.
@@ -177,6 +180,7 @@ impl Default for LoraConfig {
             bias: Bias::None,
             lora_bias: false,
             modules_to_save: None,
+            use_dora: false,
             init_lora_weights: InitLoraWeights::True,
             layers_to_transform: None,
             layers_pattern: None,
@@ -189,7 +193,6 @@ impl Default for LoraConfig {
             eva_config: None,
             corda_config: None,
             lora_ga_config: None,
-            use_dora: false,
             velora_config: None,
             alora_invocation_tokens: None,
             use_qalora: false,
@@ -202,6 +205,7 @@ impl Default for LoraConfig {
             kasa_config: None,
             ensure_weight_tying: false,
             group_mode: GroupMode::default(),
+            dora_norm: DoraNorm::default(),
             unknown: Map::new(),
             as_found: AsFound::default(),
         }

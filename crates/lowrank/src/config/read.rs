@@ -9,7 +9,7 @@ use super::validate::Purpose;
 use super::value::FromValue;
 use super::write::NAMESPACE;
 use super::{AsFound, LoraConfig};
-use crate::adapter::GroupMode;
+use crate::adapter::{DoraNorm, GroupMode};
 use crate::suggest::nearest;
 use crate::{Error, Result, Subject};
 
@@ -52,8 +52,8 @@ impl LoraConfig {
         Ok((config, warnings))
     }
 
-    /// The configuration in `table`, the settings of a run: PEFT's keys, and `group_mode`. `origin` names the file or
-    /// its section in messages.
+    /// The configuration in `table`, the settings of a run: PEFT's keys, `group_mode` and `dora_norm`. `origin` names the
+    /// file or its section in messages.
     ///
     /// # Errors
     /// Every error of the table at once: unknown keys (with the nearest known name), values of a wrong type, and all
@@ -63,7 +63,8 @@ impl LoraConfig {
         reader.peft_type(false);
         let mut config = reader.config();
         reader.read("group_mode", &mut config.group_mode);
-        let known: Vec<_> = Self::keys().into_iter().chain(["group_mode"]).collect();
+        reader.read("dora_norm", &mut config.dora_norm);
+        let known: Vec<_> = Self::keys().into_iter().chain(["group_mode", "dora_norm"]).collect();
         let left = std::mem::take(&mut reader.left);
         let unknown = left.keys().map(|key| Error::new(Subject::Config, unknown_key(key, &known)).at(origin));
         let mut errors: Vec<_> = unknown.collect();
@@ -166,6 +167,7 @@ impl Reader {
         self.read("bias", &mut config.bias);
         self.read("lora_bias", &mut config.lora_bias);
         self.read("modules_to_save", &mut config.modules_to_save);
+        self.read("use_dora", &mut config.use_dora);
         self.read("init_lora_weights", &mut config.init_lora_weights);
         self.read("layers_to_transform", &mut config.layers_to_transform);
         self.read("layers_pattern", &mut config.layers_pattern);
@@ -181,7 +183,6 @@ impl Reader {
         self.read("eva_config", &mut config.eva_config);
         self.read("corda_config", &mut config.corda_config);
         self.read("lora_ga_config", &mut config.lora_ga_config);
-        self.read("use_dora", &mut config.use_dora);
         self.read("velora_config", &mut config.velora_config);
         self.read("alora_invocation_tokens", &mut config.alora_invocation_tokens);
         self.read("use_qalora", &mut config.use_qalora);
@@ -198,19 +199,29 @@ impl Reader {
     /// What the file holds under our own key. An unknown setting in it is an error: it comes from a later version of
     /// this crate, and says how the adapter's tensors are to be understood.
     fn namespace(&mut self, config: &mut LoraConfig) {
+        if config.use_dora {
+            config.dora_norm = DoraNorm::Peft;
+        }
         let Some(value) = self.left.shift_remove(NAMESPACE) else { return };
         let Value::Object(settings) = &value else {
             return self.wrong_value(NAMESPACE, &value, "an object");
         };
         for (key, setting) in settings {
-            match (key.as_str(), GroupMode::from_value(setting)) {
-                ("group_mode", Some(mode)) => config.group_mode = mode,
-                ("group_mode", None) => self.wrong_value(NAMESPACE, setting, GroupMode::expected()),
+            match key.as_str() {
+                "group_mode" => self.setting(setting, &mut config.group_mode),
+                "dora_norm" => self.setting(setting, &mut config.dora_norm),
                 _ => {
                     let error = Error::new(Subject::Config, format!("unknown setting `{key}`"));
                     self.errors.push((NAMESPACE, error.with_hint("read this adapter with the version that wrote it")));
                 }
             }
+        }
+    }
+
+    fn setting<T: FromValue>(&mut self, value: &Value, field: &mut T) {
+        match T::from_value(value) {
+            Some(value) => *field = value,
+            None => self.wrong_value(NAMESPACE, value, T::expected()),
         }
     }
 
@@ -220,6 +231,16 @@ impl Reader {
         let judged: Vec<_> = errors.iter().map(|(key, _)| *key).collect();
         errors.extend(config.problems(purpose).into_iter().filter(|(key, _)| !judged.contains(key)));
         errors
+    }
+}
+
+impl FromValue for DoraNorm {
+    fn from_value(value: &Value) -> Option<Self> {
+        serde_json::from_value(value.clone()).ok()
+    }
+
+    fn expected() -> String {
+        "\"exact\" or \"peft\"".into()
     }
 }
 

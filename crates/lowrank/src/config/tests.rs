@@ -120,7 +120,7 @@ fn a_runtime_config_is_dropped_with_a_warning() {
 
 #[test]
 fn all_errors_of_a_file_come_at_once_with_their_places() {
-    let text = "{\n  \"peft_type\": \"LORA\",\n  \"r\": \"8\",\n  \"bias\": \"lora\",\n  \"lora_dropout\": 1.5, \"use_dora\": true\n}";
+    let text = "{\n  \"peft_type\": \"LORA\",\n  \"r\": \"8\",\n  \"bias\": \"lora\",\n  \"lora_dropout\": 1.5, \"ensure_weight_tying\": true\n}";
     let error = LoraConfig::from_json(text, "adapter_config.json").unwrap_err();
     assert_eq!(
         messages(&error),
@@ -128,7 +128,7 @@ fn all_errors_of_a_file_come_at_once_with_their_places() {
             "adapter_config.json:3:3: r: wrong value: found \"8\", expected a whole number, not negative",
             "adapter_config.json:4:3: bias: wrong value: found \"lora\", expected \"none\", \"all\" or \"lora_only\"",
             "adapter_config.json:5:3: lora_dropout: probability out of range: found 1.5, expected at least 0 and below 1",
-            "adapter_config.json:5:24: use_dora: not supported yet: it needs the magnitude vectors of DoRA",
+            "adapter_config.json:5:24: ensure_weight_tying: not supported yet: it needs adapters that tied layers share",
         ]
     );
 }
@@ -154,7 +154,7 @@ fn values_of_a_wrong_type_are_refused() {
         ("target_parameters", vec![json!("x")]),
         ("megatron_core", vec![json!(1)]),
         ("qalora_group_size", vec![json!("16")]),
-        ("lowrank", vec![json!("shared"), json!({"group_mode": "grouped"})]),
+        ("lowrank", vec![json!("shared"), json!({"group_mode": "grouped"}), json!({"dora_norm": "row"})]),
     ] {
         for value in values {
             let error = read(json!({ key: value })).unwrap_err();
@@ -185,6 +185,20 @@ fn group_mode_survives_a_rewrite() {
     }
     let table = table(json!({"group_mode": "shared"}));
     assert_eq!(LoraConfig::from_table(&table, "run.toml").unwrap().group_mode, GroupMode::Shared);
+}
+
+#[test]
+fn the_norm_of_dora_survives_a_rewrite_and_is_pefts_in_a_file_that_names_none() {
+    for norm in [DoraNorm::Exact, DoraNorm::Peft] {
+        let config = LoraConfig { use_dora: true, dora_norm: norm, ..LoraConfig::default() };
+        let (again, warnings) = LoraConfig::from_json(&config.to_json(), "f").unwrap();
+        assert_eq!((again.dora_norm, again.to_json(), warnings.len()), (norm, config.to_json(), 0));
+    }
+    assert_eq!(read(json!({"use_dora": true})).unwrap().dora_norm, DoraNorm::Peft);
+    assert_eq!(read(json!({"use_dora": false})).unwrap().dora_norm, DoraNorm::Exact);
+    let run = |settings| LoraConfig::from_table(&table(settings), "run.toml").unwrap().dora_norm;
+    assert_eq!(run(json!({"use_dora": true})), DoraNorm::Exact);
+    assert_eq!(run(json!({"use_dora": true, "dora_norm": "peft"})), DoraNorm::Peft);
 }
 
 #[test]
@@ -249,6 +263,7 @@ fn keys_that_exclude_each_other() {
         (json!({"target_modules": "a", "layers_pattern": []}), "layers_pattern: cannot be used when"),
         (json!({"target_modules": ["a"], "layers_pattern": "h"}), "layers_pattern: has no effect without"),
         (json!({"lora_bias": true, "init_lora_weights": "gaussian"}), "lora_bias: needs init_lora_weights"),
+        (json!({"lora_bias": true, "use_dora": true}), "lora_bias: cannot be used with use_dora"),
     ] {
         let errors = run_errors(settings.clone());
         assert!(errors.len() == 1 && errors[0].contains(part), "{settings}: {errors:?}");
@@ -265,7 +280,6 @@ fn keys_that_exclude_each_other() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for settings in [
-        json!({"use_dora": true}),
         json!({"target_parameters": ["experts.w"]}),
         json!({"trainable_token_indices": [0]}),
         json!({"trainable_token_indices": {"emb": [0]}}),

@@ -45,7 +45,6 @@ impl LoraConfig {
             (Purpose::Loading, false) => "such an adapter can only be used in PEFT",
         };
         let requested = [
-            ("use_dora", self.use_dora, "the magnitude vectors of DoRA", true),
             (
                 "target_parameters",
                 self.target_parameters.as_ref().is_some_and(|names| !names.is_empty()),

@@ -108,6 +108,10 @@ impl LoraConfig {
             let error = error("needs init_lora_weights to be true or false");
             problems.push(("lora_bias", error.with_hint("leave init_lora_weights out, or set lora_bias to false")));
         }
+        if self.lora_bias && self.use_dora {
+            let error = error("cannot be used with use_dora");
+            problems.push(("lora_bias", error.with_hint("set one of the two to false")));
+        }
         problems
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::python_json::{dumps, sorted};
 use super::{InitLoraWeights, LayerIndices, LoraConfig, PEFT_VERSION, Patterns};
-use crate::adapter::GroupMode;
+use crate::adapter::{DoraNorm, GroupMode};
 
 /// The key under which a file holds what PEFT has no key for.
 pub(super) const NAMESPACE: &str = "lowrank";
@@ -35,8 +35,9 @@ impl LoraConfig {
         }
         entries.push(("inference_mode", true.into()));
         entries.push(("peft_type", "LORA".into()));
-        if self.group_mode != GroupMode::default() {
-            entries.push((NAMESPACE, json!({ "group_mode": self.group_mode.name() })));
+        let own = self.own_settings();
+        if !own.is_empty() {
+            entries.push((NAMESPACE, own.into()));
         }
         entries.extend(self.unknown.iter().map(|(key, value)| (key.as_str(), value.clone())));
         entries.sort_by_key(|(key, _)| *key);
@@ -46,6 +47,14 @@ impl LoraConfig {
             .map(|(key, value)| (key.to_owned(), if in_order(key) { value } else { sorted(value) }))
             .collect();
         dumps(&Value::Object(object))
+    }
+
+    /// What PEFT has no key for, where it is not what a file without it would mean.
+    fn own_settings(&self) -> Map<String, Value> {
+        let group_mode = (self.group_mode != GroupMode::default()).then(|| ("group_mode", self.group_mode.name()));
+        let dora_norm =
+            (self.use_dora && self.dora_norm != DoraNorm::Peft).then(|| ("dora_norm", self.dora_norm.name()));
+        group_mode.into_iter().chain(dora_norm).map(|(key, name)| (key.to_owned(), name.into())).collect()
     }
 
     /// The names of all keys that a configuration can have.

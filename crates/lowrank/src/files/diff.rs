@@ -82,7 +82,8 @@ pub fn diff(first: &Path, second: &Path) -> Result<Diff> {
 }
 
 /// Compares two adapters: tensors by the path of their module, deltas, and configurations. Deltas are compared by way of
-/// their factors, so that a distance below about `1e-8` is that of rounding; those of modules whose shapes differ are not.
+/// their factors, so that a distance below about `1e-8` is that of rounding; those of modules whose shapes differ are not. The
+/// magnitudes of `DoRA` are no part of a delta, and among the tensors.
 ///
 /// # Errors
 /// When two deltas cannot be brought into one form.

@@ -205,8 +205,8 @@ impl<'a> Merging<'a> {
             writer.write(name, merged.weight())?;
             *merged.report()
         } else {
-            let merging = RowMerge::new(float, &[&factors]).map_err(here)?;
-            merge_rows(&base, name, &merging, writer).map_err(here)?
+            let mut merging = RowMerge::new(float, &[&factors]).map_err(here)?;
+            merge_rows(&base, name, &mut merging, writer).map_err(here)?
         };
         self.summary.merged.push((name.to_owned(), report));
         Ok(())
@@ -243,13 +243,22 @@ impl Base<'_> {
     }
 }
 
-fn merge_rows(base: &Base<'_>, name: &str, merging: &RowMerge, writer: &mut Writer<'_>) -> Result<MergeReport> {
-    let row_bytes = merging.row_bytes();
+fn merge_rows(base: &Base<'_>, name: &str, merging: &mut RowMerge, writer: &mut Writer<'_>) -> Result<MergeReport> {
+    let (rows, row_bytes) = (merging.rows(), merging.row_bytes());
     let step = (limits::MERGE_BYTES / row_bytes.max(1)).max(1);
     let (mut report, mut buffer) = (MergeReport::default(), Vec::new());
-    for first in (0..merging.rows()).step_by(step) {
-        let last = (first + step).min(merging.rows());
-        base.read(name, (first * row_bytes) as u64..(last * row_bytes) as u64, &mut buffer)?;
+    let read = |first: usize, buffer: &mut Vec<u8>| {
+        let last = (first + step).min(rows);
+        base.read(name, (first * row_bytes) as u64..(last * row_bytes) as u64, buffer)
+    };
+    if merging.measures() {
+        for first in (0..rows).step_by(step) {
+            read(first, &mut buffer)?;
+            merging.measure(first, &buffer)?;
+        }
+    }
+    for first in (0..rows).step_by(step) {
+        read(first, &mut buffer)?;
         let (merged, part) = merging.merge(first, &buffer)?;
         writer.write(name, &merged)?;
         report = report.widen(part);

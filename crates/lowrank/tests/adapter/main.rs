@@ -3,6 +3,7 @@
 //! `PROPTEST_CASES` sets the number of problems of each property, for longer runs.
 
 mod combine;
+mod dora;
 mod frozen;
 mod problem;
 mod properties;

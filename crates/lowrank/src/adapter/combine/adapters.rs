@@ -102,12 +102,8 @@ pub fn combine_adapters(
 }
 
 fn check_dora(sources: &[Source<'_>]) -> Result<()> {
-    let dora = sources.iter().filter(|source| source.config.use_dora).map(|source| {
-        Error::new(Subject::Adapter, "DoRA adapters cannot be combined: their magnitudes do not add up")
-            .at(source.name)
-            .with_hint("merge it into the base model, and combine what was trained on that")
-    });
-    Error::all(dora.collect())
+    let checked = sources.iter().map(|source| super::check_dora(source.config.use_dora).map_err(|e| e.at(source.name)));
+    Error::all(checked.filter_map(Result::err).collect())
 }
 
 /// The factors of one module.
@@ -119,7 +115,7 @@ fn module(path: &str, sources: &[Source<'_>], how: &Combination) -> Result<(Modu
     let factors = there.iter().map(|(source, tensors)| {
         let scale = source.config.scaling_for(path)?;
         tensors
-            .factors(&layer, scale, source.config.group_mode)
+            .factors(&layer, scale, source.config.group_mode, source.config.dora_norm)
             .map_err(|error| error.at(source.name).with_hint("adapters are combined for one base model"))
     });
     let factors: Vec<Factors> = factors.collect::<Result<_>>()?;

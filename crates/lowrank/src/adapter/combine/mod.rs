@@ -76,9 +76,11 @@ use crate::{Error, Result, Subject};
 ///
 /// # Errors
 /// When a setting is wrong ([`Combination::check`]); when there are no adapters, or they sit on different layers; when a
-/// type that adds factors finds ranks that differ; when a weight or a value is not finite.
+/// type that adds factors finds ranks that differ; when a weight or a value is not finite; when one has the magnitude of
+/// `DoRA`.
 pub fn combine(adapters: &[(&Factors, f64)], how: &Combination, module: &str) -> Result<Factors> {
     how.check()?;
+    check_dora(adapters.iter().any(|(factors, _)| factors.magnitude().is_some()))?;
     let layer = common_layer(adapters)?;
     let forms = common_form(adapters.iter().map(|(factors, _)| *factors))?;
     // Deltas have their scale in them when they are pruned; factors get its root with the weight's.
@@ -115,6 +117,15 @@ pub(crate) fn distance(combined: &Factors, adapters: &[(&Factors, f64)]) -> Resu
     let sum = Blocks::cat(&parts[..weights.len()], &weights).norm();
     weights.push(1.0);
     Ok((sum > 0.0).then(|| Blocks::cat(&parts, &weights).norm() / sum))
+}
+
+/// Magnitudes are no part of a sum.
+pub(super) fn check_dora(dora: bool) -> Result<()> {
+    if !dora {
+        return Ok(());
+    }
+    Err(Error::new(Subject::Adapter, "DoRA adapters cannot be combined: their magnitudes do not add up")
+        .with_hint("merge it into the base model, and combine what was trained on that"))
 }
 
 fn common_layer(adapters: &[(&Factors, f64)]) -> Result<Layer> {

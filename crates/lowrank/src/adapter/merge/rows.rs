@@ -7,6 +7,9 @@ use crate::{Error, Result, Subject};
 
 /// [`merge`](super::merge), some rows at a time: what a row becomes, and the check of it, depend on no other row.
 ///
+/// `DoRA` is the exception, as its norm may run down a column of the weight: where [`Self::measures`] says so, all rows
+/// pass through [`Self::measure`] before the first is merged.
+///
 /// ```
 /// use lowrank::adapter::merge::RowMerge;
 /// use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind, merge};
@@ -60,11 +63,31 @@ impl RowMerge {
         shape.iter().skip(1).product::<usize>() * dtype.size()
     }
 
+    /// Whether the base has to be measured first: an adapter has a magnitude.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        match &self.0 {
+            Inner::Single(tensor) => tensor.measures(),
+            Inner::Double(tensor) => tensor.measures(),
+        }
+    }
+
+    /// Takes in the rows of the base from `first` on, in order.
+    ///
+    /// # Errors
+    /// When `base` is no whole number of rows, is not the next, or reaches beyond the weight, and when it is not finite.
+    pub fn measure(&mut self, first: usize, base: &[u8]) -> Result<()> {
+        match &mut self.0 {
+            Inner::Single(tensor) => tensor.measure(first, base),
+            Inner::Double(tensor) => tensor.measure(first, base),
+        }
+    }
+
     /// The merged rows from `first` on, given those of the base.
     ///
     /// # Errors
-    /// When `base` is no whole number of rows or reaches beyond the weight; and as [`merge`](super::merge) for what the
-    /// rows hold.
+    /// When `base` is no whole number of rows or reaches beyond the weight; when it should have been measured first; and
+    /// as [`merge`](super::merge) for what the rows hold.
     pub fn merge(&self, first: usize, base: &[u8]) -> Result<(Vec<u8>, MergeReport)> {
         let mut merged = vec![0; base.len()];
         let range = first..first.saturating_add(base.len() / self.row_bytes());

@@ -12,6 +12,7 @@ pub mod activation;
 pub mod adapter;
 pub mod attention;
 pub mod conv;
+pub mod dora;
 pub mod embedding;
 pub mod linear;
 pub mod lstm;

@@ -32,8 +32,8 @@ class Lowrank:
         if done.returncode != 0:
             raise Refused(f"exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
 
-    def train(self, config: Path, output: Path):
-        self.run("train", config, "--output", output)
+    def train(self, config: Path, output: Path, *settings: str):
+        self.run("train", config, "--output", output, *settings)
 
     def merge(self, base: Path, adapter: Path, output: Path) -> dict[str, torch.Tensor]:
         """`base` and `output` are model folders, or single safetensors files."""

@@ -62,10 +62,14 @@ def check_logits(binary: Lowrank, watch: Path, adapter: Path, model: torch.nn.Mo
 
 
 def check(tally: Tally, binary: Lowrank, watch: Path, scratch: Path):
-    run = scratch / "trained"
+    check_run(tally, binary, watch, scratch / "trained", "the adapter of examples/watch")
+    check_run(tally, binary, watch, scratch / "trained-dora", "it with DoRA", "--use-dora")
+
+
+def check_run(tally: Tally, binary: Lowrank, watch: Path, run: Path, name: str, *settings: str):
     adapter = run / "adapter"
-    with tally.check("lowrank trains the adapter of examples/watch"):
-        binary.train(watch / "adapt.toml", run)
+    with tally.check(f"lowrank trains {name}"):
+        binary.train(watch / "adapt.toml", run, *settings)
     with tally.check("PEFT reads its configuration and misses no key"):
         check_config(adapter)
     with tally.check("PEFT loads its weights with none missing and none unexpected"):
@@ -74,4 +78,4 @@ def check(tally: Tally, binary: Lowrank, watch: Path, scratch: Path):
         base, merged = load_tcn(watch / "base"), load_with_peft(watch / "base", adapter).merge_and_unload()
         changed = [name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, base.state_dict()[name])]
         assert changed, "the trained adapter changes no weight"
-        check_logits(binary, watch, adapter, merged.eval(), scratch / "predictions.jsonl")
+        check_logits(binary, watch, adapter, merged.eval(), run / "predictions.jsonl")

@@ -1,12 +1,14 @@
 //! What is attached to one parameter: the changes that adapters make to it.
 
+mod dora;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use burn::module::{Module, Param, Reparameterization};
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
-use lowrank::adapter::{GroupMode, Layer};
+use lowrank::adapter::{DoraNorm, GroupMode, Layer};
 
 /// The changes that the adapters of a model make to one of its parameters.
 ///
@@ -24,7 +26,7 @@ pub struct LoraAdapter {
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a Burn module cannot be boxed, and there are a few hundred at most")]
 pub enum Change {
-    /// A weight plus `s·B·A`.
+    /// A weight plus `s·B·A`, with `DoRA` as long as the magnitude says.
     LowRank(LowRank),
     /// Another value instead: `modules_to_save`, and the biases that `bias = "all"` or `"lora_only"` trains.
     Replace(Replace),
@@ -42,6 +44,8 @@ pub struct LowRank {
     pub b: Param<Tensor<2>>,
     /// What the adapter began with, when that is a part of the base weight.
     pub start: Option<Start>,
+    /// The magnitude of `DoRA`, `[out]`, when the adapter has one.
+    pub magnitude: Option<Param<Tensor<1>>>,
     /// Dropout on the input of the adapter's path, when the configuration has any.
     pub dropout: Option<Dropout>,
     /// The adapter's name.
@@ -56,6 +60,9 @@ pub struct LowRank {
     /// `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
     #[module(skip)]
     pub scale: f32,
+    /// The norm that the magnitude goes with.
+    #[module(skip)]
+    pub norm: DoraNorm,
 }
 
 /// The factors that an adapter began with and that its base lacks while it is in force: `init_lora_weights` `"pissa"` and
@@ -108,13 +115,18 @@ impl Change {
         }
     }
 
-    fn apply<const D: usize>(&self, base: Tensor<D>, multiplier: f32) -> Tensor<D> {
-        let shape = base.shape();
-        let dtype = base.dtype();
+    /// `value` with the change in it; `base` is what it was before the first.
+    fn apply<const D: usize>(&self, value: Tensor<D>, base: &Tensor<D>, multiplier: f32) -> Tensor<D> {
+        let shape = value.shape();
+        let dtype = value.dtype();
         match self {
             Self::LowRank(low_rank) => {
                 let delta = low_rank.delta(low_rank.scale * multiplier);
-                low_rank.reduced(base, multiplier) + delta.reshape(shape).cast(dtype)
+                let sum = low_rank.reduced(value, multiplier) + delta.reshape(shape).cast(dtype);
+                let Some(gain) = low_rank.gain(base, multiplier) else { return sum };
+                let mut along = [1; D];
+                along[low_rank.output_axis()] = low_rank.layer.out_features();
+                sum * gain.reshape(along).cast(dtype)
             }
             Self::Replace(replace) => {
                 let value = replace.value.val().reshape(shape);
@@ -122,7 +134,7 @@ impl Change {
             }
             Self::Shift(shift) => {
                 let bias = shift.value.val().mul_scalar(shift.scale * multiplier);
-                base + bias.reshape(shape).cast(dtype)
+                value + bias.reshape(shape).cast(dtype)
             }
         }
     }
@@ -149,6 +161,15 @@ impl LowRank {
     #[must_use]
     pub fn drops<const D: usize>(&self, input: &Tensor<D>) -> bool {
         self.dropout.as_ref().is_some_and(|dropout| dropout.training.is_enabled() && input.device().is_autodiff())
+    }
+
+    /// What the adapter sees of `x`: some values are dropped where dropout is applied.
+    #[must_use]
+    pub fn seen<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match &self.dropout {
+            Some(dropout) => dropout.forward(x),
+            None => x,
+        }
     }
 
     /// `scale·B·A` as a matrix in Burn's orientation: `[out, n]` for convolutions, `[in, out]` for linear layers,
@@ -190,7 +211,8 @@ impl Reparameterization for LoraAdapter {
     const NAME: &'static str = "lora_adapter";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.active().into_iter().fold(base, |value, (change, multiplier)| change.apply(value, multiplier))
+        let changed = |value, (change, multiplier): (&Change, f32)| change.apply(value, &base, multiplier);
+        self.active().into_iter().fold(base.clone(), changed)
     }
 }
 

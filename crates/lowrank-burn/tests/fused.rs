@@ -5,7 +5,7 @@ mod problem;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-use lowrank::adapter::GroupMode;
+use lowrank::adapter::{DoraNorm, GroupMode};
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use problem::{Problem, Route, Shape, conv_problem, embedding_problem, linear_problem};
 
@@ -65,12 +65,46 @@ proptest! {
     }
 }
 
+fn norm() -> impl Strategy<Value = DoraNorm> {
+    prop_oneof![Just(DoraNorm::Exact), Just(DoraNorm::Peft)]
+}
+
+proptest! {
+    #![proptest_config(cases(5000))]
+
+    #[test]
+    fn a_drop_in_conv1d_with_dora_agrees_with_the_reference(problem in conv_problem(1), norm in norm()) {
+        problem.with_dora(norm).check(Route::DropIn);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1500))]
+
+    #[test]
+    fn other_layers_with_dora_agree_with_the_reference(
+        problem in prop_oneof![conv_problem(2), linear_problem(), embedding_problem()],
+        norm in norm(),
+    ) {
+        problem.with_dora(norm).check(Route::DropIn);
+    }
+
+    #[test]
+    fn stock_layers_with_dora_agree_with_the_reference(
+        problem in prop_oneof![conv_problem(1), conv_problem(2), linear_problem(), embedding_problem()],
+        norm in norm(),
+    ) {
+        problem.with_dora(norm).check(Route::Stock);
+    }
+}
+
 /// A grouped convolution of one axis, in every grouped form.
 fn check_grouped(axis: Axis, length: usize) {
     for mode in [GroupMode::PerGroup, GroupMode::Shared, GroupMode::Dense] {
         let geometry = ConvGeometry::new(4, 2, 2, PaddingMode::Zeros, vec![axis]).unwrap();
         let shape = Shape::Conv { geometry, lengths: vec![length] };
-        Problem { shape, batch: 2, rank: 2, mode, bias: true, lora_bias: false, seed: 0 }.check(Route::DropIn);
+        Problem { shape, batch: 2, rank: 2, mode, bias: true, lora_bias: false, dora: None, seed: 0 }
+            .check(Route::DropIn);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lowrank::config::{InitLoraWeights, LoraConfig, Patterns};
-use lowrank::files::RunLock;
+use lowrank::files::{RunLock, adapter_dir};
 use lowrank::{Error, Result, Subject};
 use lowrank_burn::data::{Manifest, SignalFormat};
 use lowrank_burn::models::{Architecture, BaseModel, Dtype};
@@ -150,6 +150,35 @@ fn an_interrupted_run_ends_as_one_that_was_not() {
         }
         let again = run(&whole, &mut ()).unwrap();
         assert_eq!(again, expected, "a finished run gives its result again");
+    }
+}
+
+/// The magnitudes are trained, kept in checkpoints, and written under PEFT's key.
+#[test]
+fn a_run_with_dora_trains_magnitudes_and_goes_on_to_the_bit() {
+    let setting = setting();
+    let config = TrainConfig { max_steps: Some(13), batch_size: 4, learning_rate: 1e-2, ..TrainConfig::default() };
+    for dropout in [0.0, 0.3] {
+        let with_dora = |output: &str| {
+            let job = setting.run(output, &config, dropout);
+            Run { lora: job.lora.clone().map(|lora| LoraConfig { use_dora: true, ..lora }), ..job }
+        };
+        let whole = with_dora(&format!("whole-{dropout}"));
+        run(&whole, &mut ()).unwrap();
+        let parts = with_dora(&format!("parts-{dropout}"));
+        while let Err(error) = run(&parts, &mut StopAfter(5)) {
+            assert_eq!(error.subject(), Subject::Interrupted, "{error}");
+        }
+        assert!(adapter(&parts) == adapter(&whole), "the same bits");
+
+        let trained = adapter_dir::read(&whole.output.join(ADAPTER)).unwrap();
+        assert!(trained.config.use_dora && !trained.state.modules.is_empty());
+        let Start::Base(base) = &setting.start else { panic!("a base") };
+        let (fresh, adapters) = lowrank_burn::attach(base.network.clone(), whole.lora.as_ref().unwrap(), 5).unwrap();
+        let fresh = adapters.state(&fresh, "default").unwrap().1;
+        for (path, module) in &trained.state.modules {
+            assert!(module.magnitude.is_some() && module.magnitude != fresh.modules[path].magnitude, "{path}");
+        }
     }
 }
 

@@ -131,6 +131,14 @@ pub const KEYS: &[Key] = &[
         "Adapters on grouped convolutions",
     ),
     key(Section::Lora, "use_rslora", Kind::Flag, "", "Scale by lora_alpha / sqrt(r)"),
+    key(Section::Lora, "use_dora", Kind::Flag, "", "Train the length of each output's weights on its own (DoRA)"),
+    key(
+        Section::Lora,
+        "dora_norm",
+        Kind::Word(&["exact", "peft"]),
+        "NORM",
+        "DoRA on grouped convolutions: the norm, or the one that PEFT takes",
+    ),
     key(
         Section::Lora,
         "init_lora_weights",

@@ -3,7 +3,7 @@
 use burn::module::{Param, ParamId};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use lowrank::adapter::{Factors, GroupMode, LayerKind};
+use lowrank::adapter::{Factors, GroupMode, LayerKind, Magnitude};
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig};
 use lowrank::init::{Decomposition, Init, decompose, initialise};
 use lowrank::random::Random;
@@ -76,15 +76,21 @@ impl Builder<'_> {
             parts.push(part(start.a.id, Role::StartA(target.path.clone()), a, false));
             parts.push(part(start.b.id, Role::StartB(target.path.clone()), b, false));
         }
+        let magnitude = factors.magnitude().map(|magnitude| self.vector(&magnitude.values));
+        if let Some(magnitude) = &magnitude {
+            parts.push(part(magnitude.id, Role::Magnitude(target.path.clone()), layer.magnitude_shape(), true));
+        }
         let low_rank = LowRank {
             a,
             b,
             start,
+            magnitude,
             dropout: self.dropout(),
             adapter: self.name.to_owned(),
             layer: layer.clone(),
             mode,
             scale: factors.scale(),
+            norm: self.config.dora_norm,
         };
         let mut changes = vec![(weight.id, Change::LowRank(low_rank))];
         if let Some(values) = factors.bias() {
@@ -109,30 +115,44 @@ impl Builder<'_> {
             Source::State(state) => return state.factors(path, layer, self.config),
         };
         let mut random = Random::new(seed, &format!("lora {path}"), 0);
+        let own = || {
+            let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
+            transpose(own, &weight.shape, weight.transposed)
+        };
         let factors = match beginning(&self.config.init_lora_weights, layer.kind()) {
             Beginning::Drawn(init) => initialise(layer, *mode, *rank, *scale, self.config.lora_bias, init, &mut random),
-            Beginning::Decomposed(how) => {
-                let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
-                let own = transpose(own, &weight.shape, weight.transposed);
-                decompose(layer, *mode, *rank, *scale, &own, how, &mut random)
-            }
+            Beginning::Decomposed(how) => decompose(layer, *mode, *rank, *scale, &own(), how, &mut random),
         };
-        factors.map_err(|error| error.at(path))
+        let factors = factors.map_err(|error| error.at(path))?;
+        if self.config.use_dora { self.with_norms(factors, &own()) } else { Ok(factors) }
+    }
+
+    /// Whether new factors are a part of the base weight.
+    fn takes(&self, factors: &Factors) -> bool {
+        match beginning(&self.config.init_lora_weights, factors.layer().kind()) {
+            Beginning::Drawn(_) => false,
+            Beginning::Decomposed(how) => how.reduces_base(),
+        }
     }
 
     /// What new factors take from the base weight.
     fn start(&self, factors: &Factors) -> Result<Option<Start>> {
-        let takes = match beginning(&self.config.init_lora_weights, factors.layer().kind()) {
-            Beginning::Drawn(_) => false,
-            Beginning::Decomposed(how) => how.reduces_base(),
-        };
-        if !takes || matches!(self.source, Source::State(_)) {
+        if !self.takes(factors) || matches!(self.source, Source::State(_)) {
             return Ok(None);
         }
         let factors = if factors.mode() == GroupMode::Dense { factors.to_per_group()? } else { factors.clone() };
         let a = self.matrix(factors.a(), factors.rank()).set_require_grad(false);
         let b = self.matrix(factors.b(), factors.layer().out_features()).set_require_grad(false);
         Ok(Some(Start { a, b }))
+    }
+
+    /// The factors with the magnitude that leaves their layer as it is on the base weight `own`.
+    fn with_norms(&self, factors: Factors, own: &[f32]) -> Result<Factors> {
+        let norm = self.config.dora_norm;
+        let change = if self.takes(&factors) { factors.without_start(&factors)? } else { factors.clone() };
+        #[expect(clippy::cast_possible_truncation, reason = "a magnitude is stored in single precision")]
+        let values = change.norms(own, norm)?.into_iter().map(|norm| norm as f32).collect();
+        factors.with_magnitude(Magnitude { values, norm })
     }
 
     /// Stock layers see a changed weight and nothing else, which rules out some things.

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::{Module, ParamId};
 use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
 use lowrank::adapter::tensor::Tensor;
-use lowrank::adapter::{Factors, GroupMode};
+use lowrank::adapter::{DoraNorm, Factors, GroupMode, Magnitude};
 use lowrank::config::LoraConfig;
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
@@ -84,7 +84,7 @@ impl Adapters {
             let new = |mode, a, b, bias| Factors::new(target.layer.clone(), mode, rank, target.scale, a, b, bias);
             let factors = new(mode, a, b, bias)?;
             let start = (find(&Role::StartA(path.clone())), find(&Role::StartB(path.clone())));
-            let factors = match start {
+            let mut factors = match start {
                 (Some(a), Some(b)) => {
                     let mode = if mode == GroupMode::Dense { GroupMode::PerGroup } else { mode };
                     factors.without_start(&new(mode, a, b, None)?)?
@@ -96,6 +96,9 @@ impl Adapters {
                 }
                 _ => factors,
             };
+            if let Some(values) = find(&Role::Magnitude(path.clone())) {
+                factors = factors.with_magnitude(Magnitude { values, norm: entry.config.dora_norm })?;
+            }
             state.modules.insert(path.clone(), ModuleTensors::from_factors(&factors, FloatType::F32)?);
         }
         for part in &entry.parts {
@@ -123,10 +126,13 @@ impl Adapters {
 }
 
 impl Entry {
-    /// The configuration as a file has it: words of our own spelt out as the modules they stand for.
+    /// The configuration as a file has it: words of our own spelt out as the modules they stand for, and no norm named
+    /// where PEFT's is the same.
     fn saved_config(&self) -> LoraConfig {
         let reduces_base = self.config.init_lora_weights.reduces_base();
+        let grouped = self.resolution.targets.iter().any(|target| target.layer.groups() > 1);
         LoraConfig {
+            dora_norm: if grouped { self.config.dora_norm } else { DoraNorm::Peft },
             target_modules: Some(self.resolution.target_modules.clone()),
             inference_mode: true,
             ..if reduces_base { self.config.with_rank_doubled() } else { self.config.clone() }
@@ -149,7 +155,7 @@ impl Role {
     fn saved_key(&self) -> Option<&str> {
         match self {
             Self::Saved(key, _) => Some(key),
-            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::StartA(_) | Self::StartB(_) => None,
+            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::Magnitude(_) | Self::StartA(_) | Self::StartB(_) => None,
         }
     }
 }

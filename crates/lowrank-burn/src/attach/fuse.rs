@@ -1,12 +1,12 @@
 //! Merging adapters into the base of a model, and taking them out again to the bit.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
-use lowrank::adapter::{Factors, merge};
+use lowrank::adapter::{Factors, Magnitude, merge};
 use lowrank::float::FloatType;
 use lowrank::{Error, Result, Subject};
 
@@ -22,9 +22,10 @@ impl Adapters {
     /// [`lowrank::adapter::merge()`] does. The values the base had are kept for [`Adapters::unmerge`].
     ///
     /// # Errors
-    /// When a check fails, or an adapter does not fit the weight (the dense grouped form); nothing is merged then.
+    /// When a check fails, an adapter does not fit the weight (the dense grouped form), or one with `DoRA`, whose norm is
+    /// that of the base, would go onto a base that has changed; nothing is merged then.
     pub fn merge<M: Module>(&mut self, model: M) -> Result<M> {
-        let mut fuser = Fuser::default();
+        let mut fuser = Fuser { changed: self.originals.keys().copied().collect(), ..Fuser::default() };
         for (param, change) in self.present(&model) {
             let state = self.control.read();
             if let Some(at) =
@@ -69,6 +70,8 @@ impl Adapters {
 struct Fuser {
     /// The changes of a parameter, each with its adapter's place in the order and its multiplier.
     work: HashMap<ParamId, Vec<(usize, Change, f32)>>,
+    /// Parameters that have changes in them already.
+    changed: HashSet<ParamId>,
     originals: HashMap<ParamId, Arc<dyn Any + Send + Sync>>,
     errors: Vec<Error>,
 }
@@ -78,9 +81,10 @@ impl ModuleMapper for Fuser {
         let Some(mut changes) = self.work.remove(&param.id) else { return param };
         changes.sort_by_key(|(at, _, _)| *at);
         let original = param.base();
-        let fused = changes
-            .iter()
-            .try_fold(original.clone(), |value, (_, change, multiplier)| fuse(value, change, *multiplier));
+        let mut pure = !self.changed.contains(&param.id);
+        let low_rank = |change: &Change| matches!(change, Change::LowRank(_));
+        let mut runs = changes.chunk_by(|(_, a, _), (_, b, _)| low_rank(a) && low_rank(b));
+        let fused = runs.try_fold(original.clone(), |value, run| fuse(value, run, std::mem::replace(&mut pure, false)));
         match fused {
             Ok(value) => {
                 self.originals.insert(param.id, Arc::new(original));
@@ -108,15 +112,30 @@ impl ModuleMapper for Restorer {
     }
 }
 
-/// A base parameter with one change in it, in its own type.
-fn fuse<const D: usize>(base: Tensor<D>, change: &Change, multiplier: f32) -> Result<Tensor<D>> {
+/// A base parameter with more changes in it, in its own type: some of low rank, or one of another kind. `pure` says that
+/// it has none so far.
+fn fuse<const D: usize>(base: Tensor<D>, changes: &[(usize, Change, f32)], pure: bool) -> Result<Tensor<D>> {
+    let Some((_, change, multiplier)) = changes.first() else { return Ok(base) };
     match change {
         Change::LowRank(low_rank) => {
-            let factors = factors(low_rank, multiplier, None)?;
+            let names: Vec<&str> = changes.iter().map(|(_, change, _)| change.adapter()).collect();
+            let here = |error: Error| error.at(names.join(", "));
+            let factors = changes.iter().filter_map(|(_, change, multiplier)| match change {
+                Change::LowRank(low_rank) => Some(factors(low_rank, *multiplier, None)),
+                Change::Replace(_) | Change::Shift(_) => None,
+            });
+            let factors: Vec<Factors> = factors.collect::<Result<_>>()?;
+            if !pure && factors.iter().any(|factors| factors.magnitude().is_some()) {
+                return Err(here(
+                    Error::new(Subject::Merge, "DoRA's norm is that of the base, which other adapters have changed")
+                        .with_hint("unmerge first, and merge all adapters at once"),
+                ));
+            }
             let transposed = low_rank.layer.kernel().is_empty() && !low_rank.layer.kind().is_transposed();
             let base = if transposed { base.transpose() } else { base };
-            let merged = with_bytes(base, |bytes, float| Ok(merge(bytes, float, &[&factors])?.into_weight()))
-                .map_err(|error| error.at(&low_rank.adapter))?;
+            let adapters: Vec<&Factors> = factors.iter().collect();
+            let merged =
+                with_bytes(base, |bytes, float| Ok(merge(bytes, float, &adapters)?.into_weight())).map_err(here)?;
             Ok(if transposed { merged.transpose() } else { merged })
         }
         Change::Replace(replace) => {
@@ -147,8 +166,12 @@ pub(super) fn factors(low_rank: &LowRank, multiplier: f32, bias: Option<Vec<f32>
         Factors::new(low_rank.layer.clone(), mode, rank, scale, values::of(a.val()), values::of(b.val()), bias)
     };
     let factors = new(low_rank.mode, &low_rank.a, &low_rank.b, bias)?;
-    match &low_rank.start {
-        Some(start) => factors.without_start(&new(low_rank.start_mode(), &start.a, &start.b, None)?),
+    let factors = match &low_rank.start {
+        Some(start) => factors.without_start(&new(low_rank.start_mode(), &start.a, &start.b, None)?)?,
+        None => factors,
+    };
+    match &low_rank.magnitude {
+        Some(m) => factors.with_magnitude(Magnitude { values: values::of(m.val()), norm: low_rank.norm }),
         None => Ok(factors),
     }
 }

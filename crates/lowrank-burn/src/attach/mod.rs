@@ -70,6 +70,7 @@ pub(crate) enum Role {
     StartA(String),
     /// `B` as it began.
     StartB(String),
+    Magnitude(String),
     /// A base parameter under its `PyTorch` key, and whether Burn stores the transpose.
     Saved(String, bool),
 }
@@ -188,7 +189,7 @@ impl Adapters {
         Ok(&self.entry(name)?.resolution.warnings)
     }
 
-    /// Makes these adapters the active ones; their changes add up.
+    /// Makes these adapters the active ones; their changes add up, and one with `DoRA` multiplies what is there by then.
     ///
     /// # Errors
     /// When one of them does not exist.

@@ -107,6 +107,7 @@ impl Adapters {
                 Role::A(path) | Role::StartA(path) => format!("{path}.lora_A.weight"),
                 Role::B(path) | Role::StartB(path) => format!("{path}.lora_B.weight"),
                 Role::Bias(path) => format!("{path}.lora_B.bias"),
+                Role::Magnitude(path) => format!("{path}.lora_magnitude_vector"),
                 Role::Saved(key, _) => key.clone(),
             };
             TrainableTensor { name, id: part.id, shape: part.shape.clone() }

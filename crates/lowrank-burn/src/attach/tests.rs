@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::conv as stock;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use lowrank::adapter::GroupMode;
+use lowrank::adapter::{DoraNorm, GroupMode};
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig, Patterns};
 use lowrank::random::Random;
 
@@ -61,6 +61,10 @@ fn config(targets: &[&str]) -> LoraConfig {
         init_lora_weights: InitLoraWeights::False,
         ..LoraConfig::default()
     }
+}
+
+fn dora(targets: &[&str]) -> LoraConfig {
+    LoraConfig { use_dora: true, ..config(targets) }
 }
 
 fn distance(a: &Tensor<2>, b: &Tensor<2>) -> f32 {
@@ -162,6 +166,10 @@ fn what_is_saved_is_what_is_loaded() {
         LoraConfig { modules_to_save: Some(vec!["head".into()]), ..config(&["conv1"]) },
         LoraConfig { group_mode: GroupMode::Shared, r: 3, ..config(&["conv2"]) },
         LoraConfig { group_mode: GroupMode::Dense, ..config(&["conv2"]) },
+        dora(&["conv1", "conv2", "head"]),
+        LoraConfig { dora_norm: DoraNorm::Peft, ..dora(&["conv2"]) },
+        LoraConfig { group_mode: GroupMode::Dense, ..dora(&["conv2"]) },
+        LoraConfig { group_mode: GroupMode::Dense, dora_norm: DoraNorm::Peft, ..dora(&["conv2"]) },
     ]
     .into_iter()
     .enumerate()
@@ -387,4 +395,157 @@ fn b_of_mica_stays_and_does_not_count_as_trainable() {
     let b = |net: &Net| adapters.state(net, DEFAULT).unwrap().1.modules["conv1"].b.clone();
     let before = b(&net);
     assert_eq!(b(&trained(net, &adapters, &device)), before);
+}
+
+#[test]
+fn a_fresh_dora_adapter_changes_nothing_and_trains_its_magnitudes() {
+    let device = device();
+    for norm in [DoraNorm::Exact, DoraNorm::Peft] {
+        let net = Net::new(&device);
+        let before = net.forward(input(&device));
+        let config = LoraConfig {
+            init_lora_weights: InitLoraWeights::True,
+            dora_norm: norm,
+            ..dora(&["conv1", "conv2", "head"])
+        };
+        let (net, adapters) = attach(net, &config, 0).unwrap();
+        assert!(distance(&net.forward(input(&device)), &before) < 1e-5);
+        // The factors, as without DoRA, and a magnitude for each of 8 + 8 + 3 outputs.
+        assert_eq!(adapters.trainable_parameters(&net).trainable, 156 + 19);
+        let names: Vec<_> = adapters.trainable_tensors(DEFAULT).unwrap();
+        let magnitudes = names.into_iter().filter(|tensor| tensor.name.ends_with("lora_magnitude_vector"));
+        assert_eq!(magnitudes.map(|tensor| tensor.shape).collect::<Vec<_>>(), [vec![1, 8, 1], vec![1, 8, 1], vec![3]]);
+    }
+}
+
+#[test]
+fn dora_merges_to_its_output_and_unmerges_to_the_bits() {
+    let device = device();
+    for norm in [DoraNorm::Exact, DoraNorm::Peft] {
+        let config = LoraConfig { dora_norm: norm, ..dora(&["conv1", "conv2", "head"]) };
+        let (net, mut adapters) = attach(Net::new(&device), &config, 5).unwrap();
+        let net = scrambled(net, &adapters);
+        let weight = |net: &Net| values::of(net.conv2.weight.base());
+        let (before, original) = (net.forward(input(&device)), weight(&net));
+        let net = adapters.merge(net).unwrap();
+        assert!(distance(&net.forward(input(&device)), &before) < 1e-5);
+        assert_ne!(weight(&net), original);
+        let net = adapters.unmerge(net);
+        assert_eq!(weight(&net), original);
+        let folded = net.clone().materialize().forward(input(&device));
+        assert!(distance(&folded, &before) < 1e-5, "the way of stock layers");
+    }
+}
+
+/// PEFT's order: each adapter with `DoRA` multiplies what those before it have made, with the norm of the base and itself.
+#[test]
+fn dora_among_other_adapters() {
+    let device = device();
+    let targets = ["conv1", "conv2", "head"];
+    let mut adapters = Adapters::default();
+    let net = adapters.attach(Net::new(&device), "first", &dora(&targets), 1).unwrap();
+    let net = adapters.attach(net, "plain", &config(&targets), 2).unwrap();
+    let net = adapters.attach(net, "last", &dora(&targets), 3).unwrap();
+    for active in [&["first", "plain"][..], &["plain", "first"], &["first", "plain", "last"]] {
+        adapters.set_active(active).unwrap();
+        adapters.set_scale("first", 0.5).unwrap();
+        let live = net.forward(input(&device));
+        let folded = net.clone().materialize().forward(input(&device));
+        assert!(distance(&live, &folded) < 1e-5, "{active:?}");
+        let merged = adapters.merge(net.clone()).unwrap();
+        assert!(distance(&live, &merged.forward(input(&device))) < 1e-5, "{active:?}");
+        drop(adapters.unmerge(merged));
+    }
+    adapters.set_active(&["plain", "first"]).unwrap();
+    let turned = net.forward(input(&device));
+    adapters.set_active(&["first", "plain"]).unwrap();
+    assert!(distance(&net.forward(input(&device)), &turned) > 1e-3, "the order counts");
+
+    adapters.set_active(&["plain"]).unwrap();
+    let merged = adapters.merge(net).unwrap();
+    adapters.set_active(&["last"]).unwrap();
+    let error = adapters.merge(merged).unwrap_err();
+    let each = error.parts().iter().all(|part| part.to_string().contains("DoRA's norm is that of the base"));
+    assert!(error.parts().len() == 3 && each, "{error}");
+}
+
+/// The gradient of the magnitude cannot be taken from an output that is nothing but its bias.
+#[test]
+fn a_magnitude_of_zero_has_the_gradient_of_its_direction() {
+    let device = device();
+    let (net, adapters) = attach(Net::new(&device), &dora(&["conv1"]), 5).unwrap();
+    let magnitude = adapters.trainable_tensors(DEFAULT).unwrap().remove(2);
+    let gradient = |first: f32| {
+        let own = values::read(&net, &[magnitude.id]).remove(&magnitude.id).unwrap();
+        let own = [&[first], &own[1..]].concat();
+        let net = values::write(net.clone(), [(magnitude.id, own)].into());
+        let gradients = net.conv1.forward(input(&device)).sum().backward();
+        let active = net.conv1.weight.reparameterization::<LoraAdapter>().unwrap().active();
+        let Change::LowRank(low_rank) = active[0].0 else { panic!("a change of low rank") };
+        values::of(low_rank.magnitude.as_ref().unwrap().val().grad(&gradients).unwrap())
+    };
+    let (without, with) = (gradient(0.0), gradient(1.0));
+    for (without, with) in without.iter().zip(&with) {
+        assert!((without - with).abs() < 1e-4 * with.abs().max(1.0), "the layer is linear in it: {without} {with}");
+    }
+    assert!(with[0].abs() > 1e-3);
+}
+
+/// PEFT's formula: `y + (g - 1)·W·x' + g·s·B·A·x'`, with `x'` the input without what is dropped.
+#[test]
+fn dropout_with_dora_drops_the_input_of_the_gain_too() {
+    let device = device();
+    let dropped = LoraConfig { lora_dropout: 0.5, ..dora(&["conv1", "conv2", "head"]) };
+    let (net, _) = attach(Net::new(&device), &dropped, 0).unwrap();
+    let (first, second) = (net.forward(input(&device)), net.forward(input(&device)));
+    assert!(distance(&first, &second) > 1e-3, "another draw drops others");
+    let calm = net.valid().forward(Tensor::ones([2, 4, 20], &Device::flex()));
+    let folded = net.valid().materialize().forward(Tensor::ones([2, 4, 20], &Device::flex()));
+    assert!(distance(&calm, &folded) < 1e-5);
+    // A gain of 1 and no delta leave nothing that could be dropped.
+    let fresh = LoraConfig { init_lora_weights: InitLoraWeights::True, ..dropped };
+    let (net, adapters) = attach(Net::new(&device), &fresh, 0).unwrap();
+    let base = adapters.disabled(|| net.forward(input(&device)));
+    assert!(distance(&net.forward(input(&device)), &base) < 1e-5);
+}
+
+/// The norm is that of the base with the change since the start, in the model and in the file.
+#[test]
+fn dora_on_factors_that_begin_as_a_part_of_the_base() {
+    let device = device();
+    let folder = tempfile::tempdir().unwrap();
+    let begun = |mode, norm, dropout| LoraConfig {
+        init_lora_weights: InitLoraWeights::Pissa,
+        group_mode: mode,
+        dora_norm: norm,
+        lora_dropout: dropout,
+        rank_pattern: vec![("head".into(), 2)],
+        ..dora(&["conv1", "conv2", "head"])
+    };
+    for (at, config) in [
+        begun(GroupMode::PerGroup, DoraNorm::Exact, 0.0),
+        begun(GroupMode::PerGroup, DoraNorm::Peft, 0.0),
+        begun(GroupMode::Dense, DoraNorm::Exact, 0.0),
+        begun(GroupMode::PerGroup, DoraNorm::Exact, 0.5),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let plain = Net::new(&Device::flex()).forward(input(&Device::flex()));
+        let (net, adapters) = attach(Net::new(&device), &config, 9).unwrap();
+        let output = |net: &Net| net.valid().forward(input(&Device::flex()));
+        assert!(distance(&output(&net), &plain) < 1e-5, "case {at}");
+        let net = trained(net, &adapters, &device);
+        let after = output(&net);
+        assert!(distance(&after, &plain) > 1e-4, "case {at}");
+        let dir = folder.path().join(at.to_string());
+        adapters.save(&net, DEFAULT, &dir, None).unwrap();
+        let (again, _) = load(Net::new(&device), &dir).unwrap();
+        assert!(distance(&output(&again), &after) < 1e-5, "case {at}: what is saved fits the original base");
+        if config.group_mode != GroupMode::Dense {
+            assert!(distance(&net.valid().materialize().forward(input(&Device::flex())), &after) < 1e-5, "case {at}");
+            let merged = adapters.merge_and_unload(net).unwrap();
+            assert!(distance(&output(&merged), &after) < 1e-5, "case {at}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank::adapter::GroupMode;
 
+use super::dora::{self, Share};
 use crate::adapter::{Change, LoraAdapter, LowRank};
 use crate::ops::{ConvDims, LowRankConv, convolve, lora_conv};
 
@@ -18,6 +19,9 @@ pub(super) fn forward<const D: usize>(
     let Some(paths) = low_rank_paths(weight) else {
         return convolve(x, weight.val(), bias, dims);
     };
+    if dora::any(&paths) {
+        return with_dora(x, &weight.base(), &paths, bias, dims);
+    }
     let weight = reduced(weight.base(), &paths);
     let (folded, apart): (Vec<_>, Vec<_>) =
         paths.into_iter().partition(|(path, _)| path.fits_weight() && !path.drops(&x));
@@ -28,7 +32,42 @@ pub(super) fn forward<const D: usize>(
             lora_conv(x.clone(), weight, a, b, bias, &LowRankConv { dims: dims.clone(), scale, blocks })
         }
     };
-    apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(x.clone(), path, multiplier, dims))
+    apart.into_iter().fold(y, |y, (path, multiplier)| y + two_path(path.seen(x.clone()), path, multiplier, dims))
+}
+
+/// The forward when one of the adapters has a magnitude: one pass for it alone, else one adapter after the other.
+fn with_dora<const D: usize>(
+    x: Tensor<D>,
+    weight: &Tensor<D>,
+    paths: &[(&LowRank, f32)],
+    bias: Option<Tensor<1>>,
+    dims: &ConvDims,
+) -> Tensor<D> {
+    if let Some(scaled) = dora::scaled(&x, weight, paths) {
+        let spec = LowRankConv { dims: dims.clone(), scale: scaled.scale, blocks: scaled.path.blocks() };
+        let (a, b) = (scaled.path.a.val(), scaled.b.clone());
+        let y = lora_conv(x, scaled.weight.clone(), a, b, bias.clone(), &spec);
+        return scaled.trained(y, bias, 1);
+    }
+    let shares = paths.iter().flat_map(|&(path, multiplier)| {
+        let taken = path.start.as_ref().map(|_| {
+            let added = convolve(x.clone(), path.reduced(weight.zeros_like(), multiplier), None, dims);
+            Share { added, gain: None, dropped: None }
+        });
+        let seen = path.seen(x.clone());
+        let drops = path.magnitude.is_some() && path.drops(&x);
+        let share = Share {
+            gain: path.gain(weight, multiplier).map(|gain| dora::along(gain, 1)),
+            dropped: drops.then(|| convolve(seen.clone(), path.reduced(weight.clone(), multiplier), None, dims)),
+            added: two_path(seen, path, multiplier, dims),
+        };
+        taken.into_iter().chain([share])
+    });
+    let y = dora::in_turn(convolve(x.clone(), weight.clone(), None, dims), shares);
+    match bias {
+        Some(bias) => y + dora::along(bias, 1),
+        None => y,
+    }
 }
 
 /// The active low-rank changes of a weight, when the fused operation can serve them all: the base is frozen, nothing
@@ -74,14 +113,10 @@ fn stack(paths: &[(&LowRank, f32)]) -> (Tensor<2>, Tensor<2>, f32, usize) {
     (a.reshape([blocks * rank, n]), b.reshape([blocks * out, rank]), 1.0, blocks)
 }
 
-/// The adapter's path on its own: `s·conv(conv(dropout(x), A), B)`.
+/// The adapter's path on its own: `s·conv(conv(x, A), B)`.
 ///
 /// For what cannot be folded into the weight: dropout, which the base does not see, and the dense grouped form.
 fn two_path<const D: usize>(x: Tensor<D>, path: &LowRank, multiplier: f32, dims: &ConvDims) -> Tensor<D> {
-    let x = match &path.dropout {
-        Some(dropout) => dropout.forward(x),
-        None => x,
-    };
     let (a, b) = (path.a.val(), path.b.val());
     let groups = path.layer.groups();
     let rank = a.dims()[0];

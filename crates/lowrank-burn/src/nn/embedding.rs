@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::Fused;
 use super::conv::low_rank_paths;
+use super::dora::{self, Share};
 
 /// The configuration of an [`Embedding`] layer: Burn's own.
 pub use burn::nn::EmbeddingConfig;
@@ -32,7 +33,7 @@ impl Embedding {
         config.init(device).into()
     }
 
-    /// Looks up `W[id] + s·B·A[:, id]` for every id; `lora_dropout` does not apply to embeddings, as in PEFT.
+    /// Looks up `W[id] + s·B·A[:, id]` for every id, with `DoRA` times its gain; `lora_dropout` does not apply to embeddings, as in PEFT.
     ///
     /// # Shapes
     /// - input: `[batch, length]`
@@ -45,14 +46,18 @@ impl Embedding {
         let Some(paths) = low_rank_paths(&self.weight) else {
             return embedding(self.weight.val(), input);
         };
-        let y = embedding(self.weight.base(), input.clone());
-        paths.into_iter().fold(y, |y, (path, multiplier)| {
+        let weight = self.weight.base();
+        let shares = paths.into_iter().map(|(path, multiplier)| {
             let rows = embedding(path.a.val().transpose(), input.clone());
             let [batch, length, rank] = rows.dims();
             let delta = rows.reshape([batch * length, rank]).matmul(path.b.val().transpose());
             let dim = delta.dims()[1];
-            let dtype = y.dtype();
-            y + delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim]).cast(dtype)
-        })
+            Share {
+                added: delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim]).cast(weight.dtype()),
+                gain: path.gain(&weight, multiplier).map(|gain| dora::along(gain.cast(weight.dtype()), 2)),
+                dropped: None,
+            }
+        });
+        dora::in_turn(embedding(weight.clone(), input.clone()), shares)
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::Fused;
 use super::conv::{low_rank_paths, reduced};
+use super::dora::{self, Share};
 use crate::adapter::LowRank;
 use crate::ops::{linear, lora_linear};
 
@@ -49,6 +50,9 @@ impl Linear {
         let Some(paths) = low_rank_paths(&self.weight) else {
             return linear(input, self.weight.val(), bias);
         };
+        if dora::any(&paths) {
+            return with_dora(input, &self.weight.base(), &paths, bias);
+        }
         let weight = reduced(self.weight.base(), &paths);
         let mut paths = paths.into_iter().peekable();
         let first = paths.next_if(|(path, _)| !path.drops(&input));
@@ -59,16 +63,45 @@ impl Linear {
             }
             None => linear(input.clone(), weight, bias),
         };
-        paths.fold(y, |y, (path, multiplier)| y + two_path(input.clone(), path, multiplier))
+        paths.fold(y, |y, (path, multiplier)| y + two_path(path.seen(input.clone()), path, multiplier))
     }
 }
 
-/// `s·(dropout(x)·Aᵀ)·Bᵀ`.
+/// The forward when one of the adapters has a magnitude: one pass for it alone, else one adapter after the other.
+fn with_dora<const D: usize>(
+    x: Tensor<D>,
+    weight: &Tensor<2>,
+    paths: &[(&LowRank, f32)],
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if let Some(scaled) = dora::scaled(&x, weight, paths) {
+        let (a, b) = (scaled.path.a.val(), scaled.b.clone());
+        let y = lora_linear(x, scaled.weight.clone(), a, b, bias.clone(), scaled.scale);
+        return scaled.trained(y, bias, D - 1);
+    }
+    let shares = paths.iter().flat_map(|&(path, multiplier)| {
+        let taken = path.start.as_ref().map(|_| {
+            let added = linear(x.clone(), path.reduced(weight.zeros_like(), multiplier), None);
+            Share { added, gain: None, dropped: None }
+        });
+        let seen = path.seen(x.clone());
+        let drops = path.magnitude.is_some() && path.drops(&x);
+        let share = Share {
+            gain: path.gain(weight, multiplier).map(|gain| dora::along(gain, D - 1)),
+            dropped: drops.then(|| linear(seen.clone(), path.reduced(weight.clone(), multiplier), None)),
+            added: two_path(seen, path, multiplier),
+        };
+        taken.into_iter().chain([share])
+    });
+    let y = dora::in_turn(linear(x.clone(), weight.clone(), None), shares);
+    match bias {
+        Some(bias) => y + dora::along(bias, D - 1),
+        None => y,
+    }
+}
+
+/// `s·(x·Aᵀ)·Bᵀ`.
 fn two_path<const D: usize>(x: Tensor<D>, path: &LowRank, multiplier: f32) -> Tensor<D> {
-    let x = match &path.dropout {
-        Some(dropout) => dropout.forward(x),
-        None => x,
-    };
     let h = linear(x, path.a.val().transpose(), None);
     linear(h, path.b.val().transpose(), None).mul_scalar(path.scale * multiplier)
 }

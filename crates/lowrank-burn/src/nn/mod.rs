@@ -11,6 +11,7 @@ mod batch_norm;
 mod conv;
 mod conv1d;
 mod conv2d;
+mod dora;
 mod embedding;
 mod gelu;
 mod group_norm;

@@ -14,6 +14,9 @@
 //! slow as training `W` itself, and throws it away; over two separate paths it keeps full-size activations. Here only
 //! `x` is kept, and the gradients are low-rank from the start.
 //!
+//! [`DoRA`](lowrank::adapter::dora) needs no operation of its own: with its gain in `W` and in `B` it is a plain adapter,
+//! and [`magnitude`] takes the gradient that is left from the layer's output.
+//!
 //! What surrounds the adapters must not eat what they save: activations, normalisation, [`softmax`], [`attention`] and [`lstm`] follow
 //! the same pattern, one pass over memory each, and keep the least that their backward can do with.
 
@@ -27,6 +30,7 @@ mod flex;
 mod graph;
 mod linear;
 mod lstm;
+mod magnitude;
 mod norm;
 mod softmax;
 
@@ -35,5 +39,6 @@ pub use attention::{Attend, AttentionBody, Heads, attention};
 pub use conv::{ConvBody, ConvDims, LoraConv, LowRankConv, convolve, lora_conv};
 pub use linear::{LinearBody, LoraLinear, linear, lora_linear};
 pub use lstm::{Lstm, LstmBody, LstmStep, lstm, lstm_cell};
+pub use magnitude::{Magnitude, MagnitudeBody, magnitude};
 pub use norm::{Norm, NormBody, NormGradients, NormWants, Normalise, batch_norm_eval, group_norm, layer_norm};
 pub use softmax::{Softmax, SoftmaxBody, softmax};

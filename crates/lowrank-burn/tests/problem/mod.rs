@@ -5,10 +5,10 @@ mod layers;
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
+use lowrank::adapter::{DoraNorm, Factors, GroupMode, Layer, LayerKind, Magnitude};
 use lowrank::config::{LoraConfig, Patterns};
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
-use lowrank::kernels::reference::{adapter::Adapter, conv, linear};
+use lowrank::kernels::reference::{adapter::Adapter, conv, dora, linear};
 use lowrank::random::Random;
 use lowrank_burn::{Adapters, values};
 use proptest::prelude::*;
@@ -41,6 +41,8 @@ pub struct Problem {
     pub mode: GroupMode,
     pub bias: bool,
     pub lora_bias: bool,
+    /// The norm of `DoRA`, when the adapter has a magnitude.
+    pub dora: Option<DoraNorm>,
     pub seed: u64,
 }
 
@@ -51,6 +53,7 @@ struct Result {
     da: Vec<f64>,
     db: Vec<f64>,
     dbias: Vec<f64>,
+    dm: Vec<f64>,
 }
 
 prop_compose! {
@@ -92,7 +95,7 @@ prop_compose! {
         let padding_mode = if axes.len() == 1 { padding_mode } else { PaddingMode::Zeros };
         let geometry = ConvGeometry::new(inputs * groups, outputs * groups, groups, padding_mode, axes).unwrap();
         let rank = if mode == GroupMode::Shared { rank } else { rank * groups };
-        Problem { shape: Shape::Conv { geometry, lengths }, batch, rank, mode, bias, lora_bias: bias && lora_bias, seed }
+        Problem { shape: Shape::Conv { geometry, lengths }, batch, rank, mode, bias, lora_bias: bias && lora_bias, dora: None, seed }
     }
 }
 
@@ -102,7 +105,8 @@ prop_compose! {
         (bias, lora_bias, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
     ) -> Problem {
         let shape = Shape::Linear { inputs, outputs };
-        Problem { shape, batch, rank, mode: GroupMode::PerGroup, bias, lora_bias: bias && lora_bias, seed }
+        let mode = GroupMode::PerGroup;
+        Problem { shape, batch, rank, mode, bias, lora_bias: bias && lora_bias, dora: None, seed }
     }
 }
 
@@ -111,11 +115,19 @@ prop_compose! {
         (rows, dim, batch, rank, seed) in (1_usize..12, 1_usize..12, 1_usize..7, 1_usize..6, any::<u64>()),
     ) -> Problem {
         let shape = Shape::Embedding { rows, dim };
-        Problem { shape, batch, rank, mode: GroupMode::PerGroup, bias: false, lora_bias: false, seed }
+        let mode = GroupMode::PerGroup;
+        Problem { shape, batch, rank, mode, bias: false, lora_bias: false, dora: None, seed }
     }
 }
 
 impl Problem {
+    /// The same problem with a magnitude. A dense adapter on groups is not one here: it has no merged weight to be held
+    /// against.
+    pub fn with_dora(self, norm: DoraNorm) -> Self {
+        let mode = if self.mode == GroupMode::Dense { GroupMode::PerGroup } else { self.mode };
+        Self { dora: Some(norm), lora_bias: false, mode, ..self }
+    }
+
     /// Computes the problem both ways and compares.
     pub fn check(&self, route: Route) {
         if !self.is_possible(route) {
@@ -124,18 +136,20 @@ impl Problem {
         let values = Values::draw(self);
         let expected = values.reference(self);
         let found = values.network(self, route);
+        let tolerance = 1e-5 * values.cancellation();
         for (what, found, expected) in [
             ("y", &found.y, &expected.y),
             ("dx", &found.dx, &expected.dx),
             ("dA", &found.da, &expected.da),
             ("dB", &found.db, &expected.db),
             ("dB.bias", &found.dbias, &expected.dbias),
+            ("dm", &found.dm, &expected.dm),
         ] {
             assert_eq!(found.len(), expected.len(), "{what}: number of values; {self:?}");
             let scale = expected.iter().fold(1.0_f64, |scale, value| scale.max(value.abs()));
             for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
                 let error = (found - expected).abs() / scale;
-                assert!(error < 1e-5, "{what}[{at}] is {found}, should be {expected}; {self:?}");
+                assert!(error < tolerance, "{what}[{at}] is {found}, should be {expected}; {self:?}");
             }
         }
     }
@@ -208,8 +222,14 @@ impl Values {
         let w = draw(layer.weight_shape().iter().product());
         let bias = problem.bias.then(|| draw(outputs));
         let (x, dy) = (draw(problem.input_len()), draw(problem.output_len()));
+        let magnitude = problem.dora.map(|norm| Magnitude { values: magnitudes(&mut draw, outputs), norm });
         let ids = (0..problem.batch).map(|_| random.below(layer.in_features())).collect();
-        Self { x, ids, w, bias, factors: Factors::new(layer, mode, rank, scale, a, b, lora_bias).unwrap(), dy }
+        let factors = Factors::new(layer, mode, rank, scale, a, b, lora_bias).unwrap();
+        let factors = match magnitude {
+            Some(magnitude) => factors.with_magnitude(magnitude).unwrap(),
+            None => factors,
+        };
+        Self { x, ids, w, bias, factors, dy }
     }
 
     /// Base and adapter side by side, in f64.
@@ -218,6 +238,9 @@ impl Values {
         let (x, w, dy) = (wide(&self.x), wide(&self.w), wide(&self.dy));
         let bias = self.bias.as_deref().map(wide);
         let adapter = Adapter::new(&self.factors);
+        if let Some(magnitude) = self.factors.magnitude() {
+            return self.dora_reference(problem, &adapter, magnitude);
+        }
         let (base, base_dx, beside, gradients) = match &problem.shape {
             Shape::Conv { geometry, lengths } => (
                 conv::forward(geometry, lengths, &x, &w, bias.as_deref()).unwrap(),
@@ -245,7 +268,46 @@ impl Values {
             da: gradients.da,
             db: gradients.db,
             dbias: if problem.lora_bias { gradients.dbias } else { Vec::new() },
+            dm: Vec::new(),
         }
+    }
+
+    /// How much larger than 1 errors may be: where `DoRA` divides by the norm of what nearly cancels out, its rounding is
+    /// a large part of it.
+    fn cancellation(&self) -> f64 {
+        let Some(magnitude) = self.factors.magnitude() else { return 1.0 };
+        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+        let size = |values: &[f64]| values.iter().map(|value| value.abs()).collect::<Vec<_>>();
+        let (w, adapter) = (wide(&self.w), Adapter::new(&self.factors));
+        let norms = dora::norms(&adapter, &w, magnitude.norm);
+        let terms = Adapter { a: size(&adapter.a), b: size(&adapter.b), ..adapter };
+        let terms = dora::norms(&terms, &size(&w), magnitude.norm);
+        norms.iter().zip(terms).fold(1.0, |most, (norm, terms)| most.max(terms / norm / 16.0))
+    }
+
+    /// The layer with the merged weight, in f64.
+    fn dora_reference(&self, problem: &Problem, adapter: &Adapter, magnitude: &Magnitude) -> Result {
+        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+        let (x, w, dy, m) = (wide(&self.x), wide(&self.w), wide(&self.dy), wide(&magnitude.values));
+        let bias = self.bias.as_deref().map(wide);
+        let norms = dora::norms(adapter, &w, magnitude.norm);
+        let merged = dora::merged(adapter, &w, &dora::gains(&m, &norms));
+        let (y, gradients) = match &problem.shape {
+            Shape::Conv { geometry, lengths } => (
+                conv::forward(geometry, lengths, &x, &merged, bias.as_deref()).unwrap(),
+                conv::backward(geometry, lengths, &x, &merged, &dy).unwrap(),
+            ),
+            Shape::Linear { inputs, outputs } => (
+                linear::forward(*inputs, *outputs, &x, &merged, bias.as_deref()),
+                linear::backward(*inputs, *outputs, &x, &merged, &dy),
+            ),
+            Shape::Embedding { dim, .. } => (
+                lowrank::kernels::reference::embedding::forward(*dim, &self.ids, &merged),
+                lowrank::kernels::reference::embedding::backward(*dim, &self.ids, &merged, &dy),
+            ),
+        };
+        let dora::Gradients { da, db, dm } = dora::backward(adapter, &w, &m, &norms, &gradients.dw);
+        Result { y, dx: gradients.dx, da, db, dbias: Vec::new(), dm }
     }
 
     /// A Burn model of one layer, with an adapter attached.
@@ -261,6 +323,8 @@ impl Values {
             target_modules: Some(Patterns::List(vec!["layer".into()])),
             group_mode: problem.mode,
             lora_bias: problem.lora_bias,
+            use_dora: problem.dora.is_some(),
+            dora_norm: problem.dora.unwrap_or_default(),
             ..LoraConfig::default()
         };
         let mut adapters = Adapters::default();
@@ -270,7 +334,8 @@ impl Values {
         let mut own = net.base_values(&self.w, self.bias.as_deref());
         own.insert(ids[0], self.factors.a().to_vec());
         own.insert(ids[1], self.factors.b().to_vec());
-        own.extend(ids.get(2).map(|id| (*id, self.factors.bias().unwrap().to_vec())));
+        let third = self.factors.magnitude().map(|magnitude| &magnitude.values[..]).or(self.factors.bias());
+        own.extend(ids.get(2).map(|id| (*id, third.unwrap().to_vec())));
         let net = values::write(net, own);
 
         let (y, x) = self.forward(&net, problem, &device);
@@ -280,7 +345,8 @@ impl Values {
         let by_id: HashMap<_, _> = net.gradients(&gradients, &ids);
         let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
         let of = |at: usize| ids.get(at).map(|id| wide(by_id[id].clone())).unwrap_or_default();
-        Result { y: wide(values::of(y)), dx: wide(dx), da: of(0), db: of(1), dbias: of(2) }
+        let (dbias, dm) = if problem.dora.is_some() { (Vec::new(), of(2)) } else { (of(2), Vec::new()) };
+        Result { y: wide(values::of(y)), dx: wide(dx), da: of(0), db: of(1), dbias, dm }
     }
 
     /// The output, flattened, and the input as the leaf its gradient belongs to.
@@ -293,4 +359,9 @@ impl Values {
         let x = Tensor::<1>::from_data(TensorData::new(self.x.clone(), [self.x.len()]), device).require_grad();
         (net.forward(x.clone(), problem), Some(x))
     }
+}
+
+/// Magnitudes of either sign, now and then zero.
+fn magnitudes(draw: &mut impl FnMut(usize) -> Vec<f32>, outputs: usize) -> Vec<f32> {
+    draw(outputs).into_iter().map(|m| if m.abs() < 0.02 { 0.0 } else { 2.0 * m }).collect()
 }

@@ -89,7 +89,8 @@ struct Adapted {
     saved: Vec<String>,
     parameters: TrainableParameters,
     warnings: Vec<String>,
-    lora_bias: bool,
+    /// Whether an adapter has a value an output beside its factors: `lora_bias`, or the magnitude of `use_dora`.
+    vectors: bool,
     full: bool,
 }
 
@@ -99,7 +100,7 @@ impl Adapted {
         let Some(lora) = lora else {
             let parameters = TrainableParameters { trainable: all, all };
             let (targets, saved, warnings) = (Vec::new(), Vec::new(), Vec::new());
-            return Ok(Self { targets, saved, parameters, warnings, lora_bias: false, full: true });
+            return Ok(Self { targets, saved, parameters, warnings, vectors: false, full: true });
         };
         let (adapted, adapters) = lowrank_burn::attach(network.clone(), lora, seed)?;
         let tensors = adapters.trainable_tensors(DEFAULT)?.into_iter().map(|tensor| tensor.name);
@@ -108,7 +109,7 @@ impl Adapted {
             saved: tensors.filter(|name| !name.contains(".lora_")).collect(),
             parameters: adapters.trainable_parameters(&adapted),
             warnings: adapters.warnings(DEFAULT)?.to_vec(),
-            lora_bias: lora.lora_bias,
+            vectors: lora.lora_bias || lora.use_dora,
             full: false,
         })
     }
@@ -122,7 +123,7 @@ impl Adapted {
         let target = self.targets.iter().find(|target| target.path == site.path);
         let saved = site.params.iter().filter(|param| self.saved.contains(&site.key(param)));
         let saved: usize = saved.map(ParamSite::len).sum();
-        let factors = target.map_or((0, 0), |target| factors(target, self.lora_bias));
+        let factors = target.map_or((0, 0), |target| factors(target, self.vectors));
         let shape = site.param("weight").or(site.params.first()).map(ParamSite::torch_shape);
         let parameters = site.params.iter().map(ParamSite::len).sum();
         Ok(Module {
@@ -143,16 +144,16 @@ impl Adapted {
     }
 }
 
-/// Values of the factors of a module: those that train, and those of the file, in which PEFT's dense form has zeros
+/// Values of a module's adapter, with a vector beside its factors or without: those that train, and those of the file, in which PEFT's dense form has zeros
 /// outside the groups.
-fn factors(target: &Target, bias: bool) -> (usize, usize) {
+fn factors(target: &Target, vector: bool) -> (usize, usize) {
     let count = |mode| {
         let shapes = [target.layer.a_shape(target.rank, mode), target.layer.b_shape(target.rank, mode)];
         shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>()
     };
     let stored = if target.mode == GroupMode::Shared { GroupMode::Shared } else { GroupMode::Dense };
-    let bias = if bias { target.layer.out_features() } else { 0 };
-    (count(target.mode) + bias, count(stored) + bias)
+    let vector = if vector { target.layer.out_features() } else { 0 };
+    (count(target.mode) + vector, count(stored) + vector)
 }
 
 /// Single precision: two averages a parameter for `AdamW`, one buffer for SGD with momentum.

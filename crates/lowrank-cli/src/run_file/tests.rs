@@ -135,13 +135,13 @@ fn wrong_values_are_named_with_their_lines() {
 
 #[test]
 fn the_configurations_own_errors_have_lines_too() {
-    let text = "[model]\nbase = \"b\"\nwindow = 3\n[lora]\nlora_alhpa = 3\nr = 0\nuse_dora = true\n[train]\nlearning_rate = -1.0\nlabel_smoothing = 1\n";
+    let text = "[model]\nbase = \"b\"\nwindow = 3\n[lora]\nlora_alhpa = 3\nr = 0\nensure_weight_tying = true\n[train]\nlearning_rate = -1.0\nlabel_smoothing = 1\n";
     let errors = errors(text);
     let begins = [
         "watch/x.toml:3:1: `window` is for a new base, and `base` names one",
         "watch/x.toml:5:1: unknown key `lora_alhpa`, nearest is `lora_alpha`",
         "watch/x.toml:6:1: r: rank out of range: found 0",
-        "watch/x.toml:7:1: use_dora: not supported yet",
+        "watch/x.toml:7:1: ensure_weight_tying: not supported yet",
         "watch/x.toml:9:1: learning_rate: out of range: found -1",
         "watch/x.toml:10:1: label_smoothing: out of range: found 1",
     ];

@@ -25,7 +25,7 @@ fn every_wrong_key_of_a_run_file_at_once() {
 #[test]
 fn a_configuration_of_peft_that_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "[model]\nbase = \"base\"\n\n[lora]\nr = 0\nlora_alhpa = 16\nuse_dora = true\n";
+    let text = "[model]\nbase = \"base\"\n\n[lora]\nr = 0\nlora_alhpa = 16\nensure_weight_tying = true\n";
     fs::write(dir.path().join("run.toml"), text).unwrap();
     assert_snapshot!(run_in(dir.path(), ["plan", "run.toml", "--lora-dropout", "1.5"]));
 }

@@ -70,7 +70,11 @@ fn tensors_of_a_file() {
 }
 
 #[test]
-fn adapters_that_are_somewhere_else_or_not_supported() {
+fn adapters_that_are_somewhere_else() {
     assert_snapshot!(lowrank("inspect golden/adapters/named_adapter/adapter"));
-    assert_snapshot!(lowrank("inspect golden/adapters/dora_linear/adapter"));
+}
+
+#[test]
+fn an_adapter_with_dora() {
+    assert_snapshot!(lowrank("inspect golden/adapters/dora_chain/adapter"));
 }

@@ -17,19 +17,21 @@ fn a_plan_shows_every_module_and_trains_nothing() {
 
 #[test]
 fn the_plan_is_what_training_does() {
-    let plan = lowrank("plan adapt.toml --json").json();
-    let output = super::model::fresh("as-planned");
-    let done = lowrank("train adapt.toml --output as-planned --json").json();
-    for count in ["trainable_parameters", "all_parameters"] {
-        assert_eq!(plan[count], done[count], "{count}");
+    for settings in ["", " --use-dora"] {
+        let plan = lowrank(&format!("plan adapt.toml --json{settings}")).json();
+        let output = super::model::fresh("as-planned");
+        let done = lowrank(&format!("train adapt.toml --output as-planned --json{settings}")).json();
+        for count in ["trainable_parameters", "all_parameters"] {
+            assert_eq!(plan[count], done[count], "{count}");
+        }
+        assert_eq!(plan["data"]["steps"], done["steps"]);
+        for name in plan["writes"].as_array().unwrap() {
+            assert!(output.join(name.as_str().unwrap()).exists(), "{name}");
+        }
+        let header = fs::read(output.join("adapter/adapter_model.safetensors")).unwrap();
+        let bytes = header.len() as u64 - 8 - u64::from_le_bytes(header[..8].try_into().unwrap());
+        assert_eq!(plan["bytes"], bytes);
     }
-    assert_eq!(plan["data"]["steps"], done["steps"]);
-    for name in plan["writes"].as_array().unwrap() {
-        assert!(output.join(name.as_str().unwrap()).exists(), "{name}");
-    }
-    let header = fs::read(output.join("adapter/adapter_model.safetensors")).unwrap();
-    let bytes = header.len() as u64 - 8 - u64::from_le_bytes(header[..8].try_into().unwrap());
-    assert_eq!(plan["bytes"], bytes);
 }
 
 #[test]

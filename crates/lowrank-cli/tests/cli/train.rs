@@ -36,6 +36,22 @@ fn an_adapter_trains_on_a_base_of_half_precision() {
 }
 
 #[test]
+fn an_adapter_with_dora_is_trained_evaluated_and_merged() {
+    let folder = fresh("dora");
+    let settings = fs::read_to_string(WORLD.join("adapt.toml")).unwrap().replace("[lora]", "[lora]\nuse_dora = true");
+    fs::write(WORLD.join("dora.toml"), settings).unwrap();
+    let done = lowrank("train dora.toml --output dora --json");
+    assert_eq!(done.code, 0, "{done}");
+    assert!(fs::read_to_string(folder.join("adapter/adapter_config.json")).unwrap().contains("\"use_dora\": true"));
+    let accuracy =
+        |args: &str| lowrank(&format!("eval {args} --manifest person.csv --json")).json()["accuracy"].clone();
+    fresh("dora-merged");
+    let merged = lowrank("merge --base base/model --adapter dora/adapter --output dora-merged");
+    assert_eq!(merged.code, 0, "{merged}");
+    assert_eq!(accuracy("--model base/model --adapter dora/adapter"), accuracy("--model dora-merged"));
+}
+
+#[test]
 fn json_is_the_outcome() {
     fresh("as-json");
     let done = lowrank("train adapt.toml --output as-json --json --quiet");

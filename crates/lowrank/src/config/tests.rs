@@ -264,6 +264,7 @@ fn keys_that_exclude_each_other() {
         (json!({"target_modules": ["a"], "layers_pattern": "h"}), "layers_pattern: has no effect without"),
         (json!({"lora_bias": true, "init_lora_weights": "gaussian"}), "lora_bias: needs init_lora_weights"),
         (json!({"lora_bias": true, "use_dora": true}), "lora_bias: cannot be used with use_dora"),
+        (json!({"init_lora_weights": "mica", "use_dora": true}), "init_lora_weights: cannot be used with use_dora"),
     ] {
         let errors = run_errors(settings.clone());
         assert!(errors.len() == 1 && errors[0].contains(part), "{settings}: {errors:?}");

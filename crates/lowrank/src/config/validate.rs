@@ -112,6 +112,11 @@ impl LoraConfig {
             let error = error("cannot be used with use_dora");
             problems.push(("lora_bias", error.with_hint("set one of the two to false")));
         }
+        if self.use_dora && self.init_lora_weights == InitLoraWeights::Mica {
+            let error = error("cannot be used with use_dora: PEFT has no such adapter");
+            problems
+                .push(("init_lora_weights", error.with_hint("set use_dora to false, or init_lora_weights to true")));
+        }
         problems
     }
 

@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Display};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lowrank::adapter::combine::{Combination, Combined};
 use lowrank::files::combine_dirs;
 use serde::Serialize;
 
 use super::{Exit, Failure};
 use crate::args::CombineArgs;
+use crate::output::bar::Bar;
 use crate::output::table::{Align, Table};
 use crate::output::{GOOD, Output, units};
 
@@ -48,26 +48,16 @@ pub fn run(args: &CombineArgs, output: Output) -> Result<Exit, Failure> {
         majority_sign_method: args.majority_sign_method,
         seed: args.seed,
     };
-    let bar = bar(output);
-    let mut progress = |module: &str, done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-        bar.set_message(module.to_owned());
-    };
+    let bar = Bar::of_parts(output);
+    let mut progress = |name: &str, done: usize, total: usize| bar.at(name, done as u64, total as u64);
     let combined = combine_dirs(&args.adapters, &args.weights, &how, &args.output, args.force, &mut progress);
-    bar.finish_and_clear();
+    bar.finish();
     let combined = combined?;
     for warning in &combined.warnings {
         output.warn(warning);
     }
     output.result(&Report::of(args, combined))?;
     Ok(Exit::Done)
-}
-
-fn bar(output: Output) -> ProgressBar {
-    let target = if output.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
-    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 impl Report {

@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Display};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lowrank::files::extract_dir;
 use lowrank::files::extract_dir::{Extracted, Extraction};
 use serde::Serialize;
 
 use super::{Exit, Failure};
 use crate::args::ExtractArgs;
+use crate::output::bar::Bar;
 use crate::output::table::{Align, Table};
 use crate::output::{GOOD, Output, units};
 
@@ -51,23 +51,13 @@ pub fn run(args: &ExtractArgs, output: Output) -> Result<Exit, Failure> {
         groups: args.groups.clone(),
         save: args.save,
     };
-    let bar = bar(output);
-    let mut progress = |name: &str, done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-        bar.set_message(name.to_owned());
-    };
+    let bar = Bar::of_parts(output);
+    let mut progress = |name: &str, done: usize, total: usize| bar.at(name, done as u64, total as u64);
     let target = args.output.as_deref().map(|output| (output, args.force));
     let extracted = extract_dir(&args.base, &args.tuned, &how, target, &mut progress);
-    bar.finish_and_clear();
+    bar.finish();
     output.result(&Report::of(args, extracted?))?;
     Ok(Exit::Done)
-}
-
-fn bar(output: Output) -> ProgressBar {
-    let target = if output.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
-    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 impl Report {

@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Display};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lowrank::files::merge_checkpoint;
 use lowrank::files::merge_checkpoint::MergeSummary;
 use serde::Serialize;
 
 use super::{Exit, Failure};
 use crate::args::MergeArgs;
+use crate::output::bar::Bar;
 use crate::output::table::{Align, Table};
 use crate::output::{GOOD, Output, units};
 
@@ -42,26 +42,17 @@ struct Merged {
 
 /// Merges.
 pub fn run(args: &MergeArgs, output: Output) -> Result<Exit, Failure> {
-    let bar = bar(output);
-    let mut progress = |progress: merge_checkpoint::Progress<'_>| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        bar.set_message(progress.tensor.to_owned());
-    };
+    let bar = Bar::of_bytes(output);
+    let mut progress =
+        |progress: merge_checkpoint::Progress<'_>| bar.at(progress.tensor, progress.done, progress.total);
     let merged = merge_checkpoint(&args.base, &args.adapter, &args.output, args.force, &mut progress);
-    bar.finish_and_clear();
+    bar.finish();
     let summary = merged?;
     for warning in &summary.warnings {
         output.warn(warning);
     }
     output.result(&Report::of(args, summary))?;
     Ok(Exit::Done)
-}
-
-fn bar(output: Output) -> ProgressBar {
-    let target = if output.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes} {msg}");
-    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 impl Report {

@@ -1,5 +1,6 @@
 //! What the user sees: data on stdout, talk on stderr.
 
+pub mod bar;
 pub mod error;
 pub mod progress;
 pub mod table;

@@ -24,6 +24,8 @@ pub mod resize;
 pub mod state_dict;
 mod step;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
 
 pub use dora::{DoraNorm, Magnitude};
 pub use factors::Factors;

@@ -74,16 +74,20 @@ def assert_close(found: dict, expected: dict, base: dict):
         assert gap <= CLOSE * scale, f"{name}: off by {gap:.3g}, updates up to {update.abs().max().item():.3g}"
 
 
-def check(tally: Tally, binary: Lowrank, seeds: int, scratch: Path):
+def models(seeds: int):
+    """Models without groups, in float32, each with its seed, its generator and a configuration."""
     for seed in range(seeds):
         torch.manual_seed(seed)
         rng = random.Random(seed)
         base, config, grouped = draw(seed)
-        if grouped:
-            continue
-        base = base.float()
-        config.bias = "none"
-        weights = [rng.choice([1.0, -1.0, round(rng.uniform(-2, 2), 2)]) for _ in range(rng.randint(1, 3))]
+        if not grouped:
+            config.bias = "none"
+            yield seed, rng, base.float(), config
+
+
+def check(tally: Tally, binary: Lowrank, seeds: int, scratch: Path):
+    for seed, rng, base, config in models(seeds):
+        weights = [rng.choice([1.0, -1.0, round(rng.uniform(-2, 2), 2)]) for _ in range(rng.choice([1, 2, 2, 3]))]
         chosen = settings(rng, base, config, len(weights))
         kind = chosen["combination_type"]
         with tally.check(f"combine {seed}: {kind} of {len(weights)}: {describe(base, config)}"):

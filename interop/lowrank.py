@@ -49,8 +49,8 @@ class Lowrank:
         """`cut` is a rank or an energy."""
         self.run("resize", adapter, "--output", output, *(f"--{name}={value}" for name, value in cut.items()))
 
-    def extract(self, base: Path, tuned: Path, output: Path, **cut: float):
-        self.run("extract", base, tuned, "--output", output, *(f"--{name}={value}" for name, value in cut.items()))
+    def extract(self, base: Path, tuned: Path, output: Path, *flags: str, **cut: float):
+        self.run("extract", base, tuned, "--output", output, *flags, *(f"--{name}={value}" for name, value in cut.items()))
 
     def predict(self, base: Path, adapter: Path, manifest: Path, split: str, output: Path) -> list[Prediction]:
         self.run(

@@ -2,13 +2,14 @@
 
 mod dora;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use burn::module::{Module, Param, Reparameterization};
+use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use lowrank::adapter::{DoraNorm, GroupMode, Layer};
+use lowrank::init::Moments;
 
 /// The changes that the adapters of a model make to one of its parameters.
 ///
@@ -226,7 +227,7 @@ impl LoraAdapter {
     #[must_use]
     pub fn active(&self) -> Vec<(&Change, f32)> {
         let state = self.control.read();
-        if !state.enabled || state.bypassed {
+        if !state.enabled || state.bypassed || state.observed.is_some() {
             return Vec::new();
         }
         let live = state.active.iter().filter(|name| !state.merged.contains(name));
@@ -235,6 +236,24 @@ impl LoraAdapter {
             self.changes.iter().filter(move |change| change.adapter() == name).map(move |change| (change, multiplier))
         })
         .collect()
+    }
+}
+
+impl LoraAdapter {
+    /// Gives `add` the sums over this module's inputs, where they are observed.
+    pub(crate) fn observe(&self, mut add: impl FnMut(&mut Moments)) {
+        if self.control.read().observed.is_none() {
+            return;
+        }
+        let mut state = self.control.write();
+        let Some(observed) = &mut state.observed else { return };
+        for change in &self.changes {
+            if let Change::LowRank(low_rank) = change
+                && let Some(moments) = observed.get_mut(&low_rank.a.id)
+            {
+                add(moments);
+            }
+        }
     }
 }
 
@@ -255,11 +274,20 @@ pub(crate) struct State {
     pub merged: Vec<String>,
     /// Factors on the adapters' own scales; 1 where there is none.
     pub multipliers: BTreeMap<String, f32>,
+    /// What the inputs of modules look like, by the `A` on them, while they are observed; all adapters are off meanwhile.
+    pub observed: Option<HashMap<ParamId, Moments>>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { active: Vec::new(), enabled: true, bypassed: false, merged: Vec::new(), multipliers: BTreeMap::new() }
+        Self {
+            active: Vec::new(),
+            enabled: true,
+            bypassed: false,
+            merged: Vec::new(),
+            multipliers: BTreeMap::new(),
+            observed: None,
+        }
     }
 }
 

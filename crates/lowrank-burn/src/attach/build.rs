@@ -5,12 +5,12 @@ use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use lowrank::adapter::{Factors, GroupMode, LayerKind, Magnitude};
 use lowrank::config::{Bias, InitLoraWeights, LoraConfig};
-use lowrank::init::{Decomposition, Init, decompose, initialise};
+use lowrank::init::{Decomposition, Init, decompose, from_covariance, from_gradient, from_inputs, initialise};
 use lowrank::random::Random;
 use lowrank::target::{Resolution, Target};
 use lowrank::{Error, Result, Subject};
 
-use super::{Part, Role, Source};
+use super::{Knowledge, Part, Role, Source};
 use crate::adapter::{Change, LowRank, Replace, Shift, Start};
 use crate::survey::{ModuleSite, ParamSite, Survey};
 use crate::values::Values;
@@ -110,8 +110,8 @@ impl Builder<'_> {
 
     fn factors(&self, target: &Target, weight: &ParamSite) -> Result<Factors> {
         let Target { path, layer, mode, rank, scale, .. } = target;
-        let seed = match self.source {
-            Source::Seed(seed) => *seed,
+        let (seed, knowledge) = match self.source {
+            Source::New { seed, knowledge } => (*seed, *knowledge),
             Source::State(state) => return state.factors(path, layer, self.config),
         };
         let mut random = Random::new(seed, &format!("lora {path}"), 0);
@@ -122,6 +122,29 @@ impl Builder<'_> {
         let factors = match beginning(&self.config.init_lora_weights, layer.kind()) {
             Beginning::Drawn(init) => initialise(layer, *mode, *rank, *scale, self.config.lora_bias, init, &mut random),
             Beginning::Decomposed(how) => decompose(layer, *mode, *rank, *scale, &own(), how, &mut random),
+            Beginning::Gradient => {
+                let gradient = match knowledge {
+                    Knowledge::Gradients(gradients) => gradients.get(&weight.id),
+                    _ => None,
+                };
+                let gradient = gradient.ok_or_else(|| no_gradient(path))?;
+                let gradient = transpose(gradient.clone(), &weight.shape, weight.transposed);
+                let config = self.config.lora_ga()?;
+                from_gradient(layer, *mode, *rank, *scale, &gradient, &own(), &config, &mut random)
+            }
+            Beginning::Inputs(how) => {
+                let inputs = match knowledge {
+                    Knowledge::Inputs(inputs) => inputs.get(path),
+                    _ => None,
+                };
+                let inputs = inputs.ok_or_else(|| no_inputs(path))?;
+                match how {
+                    FromInputs::Eva => from_inputs(layer, *mode, *rank, *scale, inputs, &self.config.eva()?),
+                    FromInputs::Corda => {
+                        from_covariance(layer, *mode, *rank, *scale, &own(), inputs, self.config.corda()?)
+                    }
+                }
+            }
         };
         let factors = factors.map_err(|error| error.at(path))?;
         if self.config.use_dora { self.with_norms(factors, &own()) } else { Ok(factors) }
@@ -130,7 +153,8 @@ impl Builder<'_> {
     /// Whether new factors are a part of the base weight.
     fn takes(&self, factors: &Factors) -> bool {
         match beginning(&self.config.init_lora_weights, factors.layer().kind()) {
-            Beginning::Drawn(_) => false,
+            Beginning::Drawn(_) | Beginning::Inputs(FromInputs::Eva) => false,
+            Beginning::Gradient | Beginning::Inputs(FromInputs::Corda) => true,
             Beginning::Decomposed(how) => how.reduces_base(),
         }
     }
@@ -169,7 +193,7 @@ impl Builder<'_> {
                 .with_hint(swap));
         }
         let wrong_in_burn = class == "Conv1d" && site.groups > Some(1) && site.stride > Some(1);
-        if wrong_in_burn && matches!(self.source, Source::Seed(_)) {
+        if wrong_in_burn && matches!(self.source, Source::New { .. }) {
             return Err(Error::new(
                 Subject::Adapter,
                 "Burn 0.22.1 computes wrong gradients for a grouped Conv1d with a stride",
@@ -206,7 +230,7 @@ impl Builder<'_> {
     fn replace(&self, site: &ModuleSite, param: &ParamSite, own: Vec<f32>) -> Result<(Changes, Vec<Part>)> {
         let key = site.key(param);
         let values = match self.source {
-            Source::Seed(_) => own,
+            Source::New { .. } => own,
             Source::State(state) => {
                 let tensor = state.saved.get(&key).ok_or_else(|| missing(&key, "a tensor in the adapter file"))?;
                 if tensor.shape() != param.torch_shape() {
@@ -247,10 +271,18 @@ impl Builder<'_> {
     }
 }
 
-/// How factors begin: from random numbers, or from the base weight.
+/// How factors begin: from random numbers, from the base weight, from the loss's gradient, or from the module's inputs.
 enum Beginning {
     Drawn(Init),
     Decomposed(Decomposition),
+    Gradient,
+    Inputs(FromInputs),
+}
+
+/// What begins from the inputs of a module.
+enum FromInputs {
+    Eva,
+    Corda,
 }
 
 /// As PEFT, embeddings begin as with `true` where an initialisation is not made for them.
@@ -266,6 +298,9 @@ fn beginning(init: &InitLoraWeights, kind: LayerKind) -> Beginning {
         InitLoraWeights::Pissa => Beginning::Decomposed(Decomposition::Pissa),
         InitLoraWeights::PissaNiter(iterations) => Beginning::Decomposed(Decomposition::PissaNiter(*iterations)),
         InitLoraWeights::Olora => Beginning::Decomposed(Decomposition::Olora),
+        InitLoraWeights::LoraGa => Beginning::Gradient,
+        InitLoraWeights::Eva => Beginning::Inputs(FromInputs::Eva),
+        InitLoraWeights::Corda => Beginning::Inputs(FromInputs::Corda),
     }
 }
 
@@ -275,6 +310,20 @@ pub(crate) fn transpose(values: Vec<f32>, shape: &[usize], transposed: bool) -> 
         (true, [rows, columns]) => (0..values.len()).map(|at| values[(at % rows) * columns + at / rows]).collect(),
         _ => values,
     }
+}
+
+fn no_gradient(path: &str) -> Error {
+    Error::new(Subject::Adapter, "\"lora_ga\" begins from the gradient of the loss, and there is none")
+        .at(path)
+        .with_hint(
+            "use `Adapters::attach_with_gradients`; `lowrank train` takes the gradients of the first batches by itself",
+        )
+}
+
+fn no_inputs(path: &str) -> Error {
+    Error::new(Subject::Adapter, "\"eva\" and \"corda\" begin from the module's inputs, and there are none").at(path).with_hint(
+        "use `Adapters::observe` and `Adapters::attach_with_inputs`; `lowrank train` shows it the first batches by itself",
+    )
 }
 
 fn missing(place: &str, what: &str) -> Error {

@@ -3,6 +3,7 @@
 mod build;
 mod files;
 mod fuse;
+mod observe;
 mod report;
 
 use std::any::Any;
@@ -21,6 +22,7 @@ use crate::values;
 
 pub(crate) use build::transpose;
 pub use files::load;
+pub use observe::Inputs;
 pub use report::{LayerStatus, TrainableParameters, TrainableTensor};
 
 /// The name an adapter has when none is given, as in PEFT.
@@ -77,10 +79,19 @@ pub(crate) enum Role {
 
 /// Where the values of a new adapter come from.
 pub(crate) enum Source<'a> {
-    /// The initialisation that the configuration names, from this seed.
-    Seed(u64),
+    /// The initialisation that the configuration names.
+    New { seed: u64, knowledge: Knowledge<'a> },
     /// Tensors read from a file.
     State(&'a lowrank::adapter::state_dict::StateDict),
+}
+
+/// What an initialisation may know of training data.
+#[derive(Clone, Copy)]
+pub(crate) enum Knowledge<'a> {
+    Nothing,
+    /// Of the loss, with respect to the base weights; as [`values::read`] has them.
+    Gradients(&'a values::Values),
+    Inputs(&'a Inputs),
 }
 
 /// Puts an adapter called `default` on a model; see [`Adapters::attach`].
@@ -100,7 +111,7 @@ impl Adapters {
     /// beside them, are the only trainable parameters. The model computes what it computed before until they are trained
     /// (but for `init_lora_weights = false`). The same seed gives the same factors, whatever else the model holds.
     ///
-    /// With `init_lora_weights` `"pissa"` and `"olora"` the factors begin as a part of the base weight, which the layer
+    /// With `init_lora_weights` `"pissa"`, `"olora"`, `"lora_ga"` and `"corda"` the factors begin as a part of the base weight, which the layer
     /// subtracts again while the adapter is in force. PEFT overwrites the base with the rest instead. Here the base stays
     /// what it is: switching the adapter off, taking it off, or putting another one beside it works on the original
     /// model, and [`Adapters::set_scale`] scales the change since the start.
@@ -111,7 +122,42 @@ impl Adapters {
     /// bias. All errors of the configuration are reported at once.
     pub fn attach<M: Module>(&mut self, model: M, name: &str, config: &LoraConfig, seed: u64) -> Result<M> {
         config.validate()?;
-        self.add(model, name, config, &Source::Seed(seed))
+        self.add(model, name, config, &Source::New { seed, knowledge: Knowledge::Nothing })
+    }
+
+    /// As [`Adapters::attach`], with the gradients of the loss with respect to the base weights, which
+    /// `init_lora_weights = "lora_ga"` begins from (PEFT's `preprocess_loraga`): values by parameter, in Burn's layout.
+    ///
+    /// # Errors
+    /// As [`Adapters::attach`]; and when a gradient is missing, is zero, or has fewer singular vectors than are taken.
+    pub fn attach_with_gradients<M: Module>(
+        &mut self,
+        model: M,
+        name: &str,
+        config: &LoraConfig,
+        seed: u64,
+        gradients: &values::Values,
+    ) -> Result<M> {
+        config.validate()?;
+        self.add(model, name, config, &Source::New { seed, knowledge: Knowledge::Gradients(gradients) })
+    }
+
+    /// As [`Adapters::attach`], with what the modules' inputs look like on training data ([`Adapters::observe`]), which
+    /// `init_lora_weights` `"eva"` and `"corda"` begin from (PEFT's `initialize_lora_eva_weights` and `preprocess_corda`). With
+    /// `"eva"` the configuration is to be the one of [`Adapters::redistributed`].
+    ///
+    /// # Errors
+    /// As [`Adapters::attach`]; and when the inputs of a module are missing or do not give as many directions as it has ranks.
+    pub fn attach_with_inputs<M: Module>(
+        &mut self,
+        model: M,
+        name: &str,
+        config: &LoraConfig,
+        seed: u64,
+        inputs: &Inputs,
+    ) -> Result<M> {
+        config.validate()?;
+        self.add(model, name, config, &Source::New { seed, knowledge: Knowledge::Inputs(inputs) })
     }
 
     fn add<M: Module>(&mut self, model: M, name: &str, config: &LoraConfig, source: &Source<'_>) -> Result<M> {

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use lowrank::adapter::GroupMode;
 
 use super::dora::{self, Share};
+use super::observe;
 use crate::adapter::{Change, LoraAdapter, LowRank};
 use crate::ops::{ConvDims, LowRankConv, convolve, lora_conv};
 
@@ -15,6 +16,7 @@ pub(super) fn forward<const D: usize>(
     bias: Option<&Param<Tensor<1>>>,
     dims: &ConvDims,
 ) -> Tensor<D> {
+    observe::convolution(&x, weight, dims);
     let bias = bias.map(Param::val);
     let Some(paths) = low_rank_paths(weight) else {
         return convolve(x, weight.val(), bias, dims);

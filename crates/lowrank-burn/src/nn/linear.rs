@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use super::Fused;
 use super::conv::{low_rank_paths, reduced};
 use super::dora::{self, Share};
+use super::observe;
 use crate::adapter::LowRank;
 use crate::ops::{linear, lora_linear};
 
@@ -46,6 +47,7 @@ impl Linear {
     /// When the last axis of `input` is not `d_input`.
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        observe::linear(&input, &self.weight);
         let bias = self.bias.as_ref().map(Param::val);
         let Some(paths) = low_rank_paths(&self.weight) else {
             return linear(input, self.weight.val(), bias);

@@ -18,6 +18,7 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod lstm;
+mod observe;
 
 pub use batch_norm::{BatchNorm, BatchNormConfig};
 pub use conv1d::{Conv1d, Conv1dConfig};

@@ -9,6 +9,7 @@
 //!
 //! Both report every error at once.
 
+mod initialisation;
 mod json;
 mod python_json;
 mod read;
@@ -254,6 +255,18 @@ impl LoraConfig {
         (alpha / if self.use_rslora { rank.sqrt() } else { rank }) as f32
     }
 
+    /// The configuration with the default start: for an adapter of which the shapes matter alone.
+    #[must_use]
+    pub fn with_plain_start(&self) -> Self {
+        Self {
+            init_lora_weights: InitLoraWeights::True,
+            lora_ga_config: None,
+            eva_config: None,
+            corda_config: None,
+            ..self.clone()
+        }
+    }
+
     /// The configuration of factors of twice the rank at the same scale: what an adapter whose start was taken out of
     /// the base is saved as, so that it fits the original base
     /// ([`Factors::without_start`](crate::adapter::Factors::without_start)).
@@ -262,8 +275,7 @@ impl LoraConfig {
     #[must_use]
     pub fn with_rank_doubled(&self) -> Self {
         let growth = if self.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
-        let mut config = self.clone();
-        config.init_lora_weights = InitLoraWeights::True;
+        let mut config = self.with_plain_start();
         config.r *= 2;
         config.rank_pattern.iter_mut().for_each(|(_, rank)| *rank *= 2);
         config.lora_alpha *= growth;

@@ -335,17 +335,50 @@ fn initialisations_that_change_the_base_model_do_not_load() {
         let config = read(json!({"init_lora_weights": name})).unwrap();
         assert!(config.to_json().contains(&format!("\"init_lora_weights\": \"{name}\"")));
     }
-    for name in ["orthogonal", "mica", "pissa", "PiSSA_niter_16", "olora"] {
+    for name in ["orthogonal", "mica", "pissa", "PiSSA_niter_16", "olora", "lora_ga", "eva", "corda"] {
         assert_eq!(run_errors(json!({"init_lora_weights": name})), [""; 0], "{name}");
     }
-    for name in ["eva", "corda", "lora_ga", "loftq"] {
-        assert!(run_errors(json!({"init_lora_weights": name}))[0].contains("not supported yet"), "{name}");
-    }
+    assert!(run_errors(json!({"init_lora_weights": "loftq"}))[0].contains("needs a quantised base model"));
     for name in ["pissa_niter_", "pissa_niter_-1", "pissa_4"] {
         assert!(run_errors(json!({"init_lora_weights": name}))[0].contains("unknown initialisation"), "{name}");
     }
     let unknown = read(json!({"init_lora_weights": "gausian"})).unwrap_err();
     assert_eq!(unknown.hint(), Some("did you mean \"gaussian\"?"));
+}
+
+#[test]
+fn tables_of_initialisations_are_read_and_checked() {
+    use crate::init::{Corda, Direction, Eva, LoraGa, Scaling};
+    let of = |table: Value| {
+        let settings = json!({"init_lora_weights": "lora_ga", "lora_ga_config": table});
+        LoraConfig::from_table(settings.as_object().unwrap(), "f").map(|config| config.lora_ga().unwrap())
+    };
+    assert_eq!(of(json!({})).unwrap(), LoraGa::default());
+    let other = LoraGa { direction: Direction::A2rBr, scale: Scaling::GdScale, stable_gamma: 2.0 };
+    assert_eq!(of(json!({"direction": "A2rBr", "scale": "gd_scale", "stable_gamma": 2})).unwrap(), other);
+    for (table, found, hint) in [
+        (json!({"direction": "ArB3r"}), "direction: unknown: found \"ArB3r\"", Some("did you mean \"ArB2r\"?")),
+        (json!({"scale": 1}), "expected one of stable, weight_svd, gd_scale, unit", None),
+        (json!({"stable_gamma": 0}), "stable_gamma: out of range: found 0", None),
+        (json!({"gamma": 1}), "unknown key: found `gamma`", None),
+    ] {
+        let settings = json!({"init_lora_weights": "lora_ga", "lora_ga_config": table});
+        let config = LoraConfig::from_table(settings.as_object().unwrap(), "f");
+        let error = config.and_then(|config| config.validate()).unwrap_err();
+        assert!(error.to_string().contains(found), "{error}");
+        assert!(hint.is_none() || error.hint() == hint, "{error:?}");
+    }
+    let read = |init: &str, key: &str, table: Value| {
+        let settings = json!({"init_lora_weights": init, (key): table});
+        LoraConfig::from_table(settings.as_object().unwrap(), "f")
+    };
+    let table = json!({"rho": 1, "tau": 0.9, "whiten": true, "adjust_scaling_factors": false});
+    let eva = read("eva", "eva_config", table).unwrap();
+    assert_eq!(eva.eva().unwrap(), Eva { rho: 1.0, whiten: true, adjust_scaling_factors: false });
+    assert!(read("eva", "eva_config", json!({"rho": 0.5})).unwrap_err().to_string().contains("at least 1"));
+    let corda = read("corda", "corda_config", json!({"corda_method": "kpm", "cache_file": "cache.pt"})).unwrap();
+    assert_eq!(corda.corda().unwrap(), Corda::KnowledgePreserved);
+    assert!(read("corda", "corda_config", json!({"corda_method": "ppm"})).is_err());
 }
 
 #[test]
@@ -427,4 +460,50 @@ fn twice_the_rank_at_the_same_scale() {
             assert!((before - after).abs() < 1e-6 * before, "{path}");
         }
     }
+}
+
+/// A value of `key` other than its default, with what the key goes with.
+fn sample(key: &str) -> Value {
+    match key {
+        "corda_config" | "eva_config" | "lora_ga_config" => {
+            json!({"init_lora_weights": key.trim_end_matches("_config"), key: {}})
+        }
+        "layers_pattern" => json!({"layers_to_transform": [0], key: "layers"}),
+        "alpha_pattern" | "rank_pattern" => json!({key: {"a": 2}}),
+        "trainable_token_indices" | "alora_invocation_tokens" | "layers_to_transform" => json!({key: [0]}),
+        "exclude_modules" | "modules_to_save" | "target_modules" | "target_parameters" => json!({key: ["a"]}),
+        "layer_replication" => json!({key: [[0, 4]]}),
+        "bias" => json!({key: "all"}),
+        "init_lora_weights" => json!({key: "pissa"}),
+        "loftq_config" => json!({key: {"loftq_bits": 4}}),
+        "lora_alpha" | "qalora_group_size" | "r" => json!({key: 3}),
+        "lora_dropout" => json!({key: 0.5}),
+        "peft_type" => json!({key: "LORA"}),
+        "task_type" => json!({key: "SEQ_CLS"}),
+        "base_model_name_or_path" | "megatron_core" | "peft_version" | "revision" => json!({key: "x"}),
+        "inference_mode" => json!({key: true}),
+        flag if LoraConfig::default().values().contains(&(flag, false.into())) => json!({key: true}),
+        _ => json!({key: {}}),
+    }
+}
+
+#[test]
+fn the_table_of_keys_is_true() {
+    let mut keys = Vec::new();
+    for row in include_str!("../../../../docs/config.md").lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let (key, state) = (cells[1].trim_matches('`'), cells[2]);
+        let errors = run_errors(sample(key));
+        let refused = errors.iter().any(|error| error.contains(&format!("{key}: ")));
+        match state {
+            "refused" => assert!(refused, "{key} is not refused: {errors:?}"),
+            "works" => assert_eq!(errors, [""; 0], "{key}"),
+            "kept" => assert!(read(sample(key)).is_ok(), "{key}"),
+            other => panic!("{key}: {other}"),
+        }
+        keys.push(key);
+    }
+    let mut all = LoraConfig::keys();
+    all.sort_unstable();
+    assert_eq!(keys, all);
 }

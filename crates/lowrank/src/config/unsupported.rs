@@ -13,24 +13,9 @@ const INITIALISATIONS: [&str; 10] =
 
 pub(super) const MERGE: &str = "merge the adapter in PEFT (merge_and_unload) and use the merged weights";
 
-/// What an initialisation that is not supported does to the base model, and what it needs.
-fn needs(initialisation: &str) -> Option<(BaseModel, &'static str)> {
-    match initialisation.to_ascii_lowercase().as_str() {
-        "eva" => Some((BaseModel::Kept, "the activations of the model on training data")),
-        "lora_ga" => Some((BaseModel::Reduced, "gradients of the model on training data")),
-        "loftq" => Some((BaseModel::Quantised, "a quantised base model")),
-        name if name.starts_with("corda") => {
-            Some((BaseModel::Reduced, "the covariance of the model's activations on training data"))
-        }
-        _ => None,
-    }
-}
-
 /// What a name of `init_lora_weights` does to the base model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BaseModel {
-    /// Nothing: once trained, the factors are like any others.
-    Kept,
     /// A part is moved into the factors, which fit the rest alone. PEFT can convert such an adapter.
     Reduced,
     /// Replaced by a quantised one.
@@ -97,25 +82,24 @@ impl LoraConfig {
     fn initialisation(&self, purpose: Purpose) -> Option<Error> {
         let base = match &self.init_lora_weights {
             InitLoraWeights::Other(name) => {
-                let Some((base, needs)) = needs(name) else {
+                if !name.eq_ignore_ascii_case("loftq") {
                     let expected =
                         format!("true, false, {}", INITIALISATIONS.map(|name| format!("{name:?}")).join(", "));
                     let error = error("unknown initialisation").found(format!("{name:?}")).expected(expected);
                     return Some(suggest(error, name, &INITIALISATIONS));
-                };
-                if purpose == Purpose::Training {
-                    return Some(error(format!("not supported yet: {name:?} needs {needs}")).with_hint(
-                        "true, false, \"gaussian\", \"orthogonal\", \"pissa\", \"pissa_niter_N\", \"olora\" and \"mica\" are \
-                         supported",
-                    ));
                 }
-                base
+                if purpose == Purpose::Training {
+                    let problem = format!("not supported: {name:?} needs a quantised base model");
+                    return Some(
+                        error(problem).with_hint("leave init_lora_weights out, or take \"pissa\" or \"olora\""),
+                    );
+                }
+                BaseModel::Quantised
             }
             known if purpose == Purpose::Loading && known.reduces_base() => BaseModel::Reduced,
             _ => return None,
         };
         let remedy = match base {
-            BaseModel::Kept => return None,
             BaseModel::Reduced => {
                 "in PEFT, save the adapter with path_initial_model_for_weight_conversion, which makes it fit the original \
                  base model"
@@ -134,9 +118,6 @@ impl LoraConfig {
         let default = Self::default();
         let settings = [
             ("loftq_config", !self.loftq_config.is_empty(), "init_lora_weights \"loftq\""),
-            ("eva_config", self.eva_config.is_some(), "init_lora_weights \"eva\""),
-            ("corda_config", self.corda_config.is_some(), "init_lora_weights \"corda\""),
-            ("lora_ga_config", self.lora_ga_config.is_some(), "init_lora_weights \"lora_ga\""),
             ("qalora_group_size", self.qalora_group_size != default.qalora_group_size, "use_qalora"),
             ("megatron_core", self.megatron_core != default.megatron_core, "megatron_config"),
         ];

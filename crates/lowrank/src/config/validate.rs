@@ -52,7 +52,7 @@ impl LoraConfig {
 
     pub(super) fn problems(&self, purpose: Purpose) -> Problems {
         let mut problems = self.out_of_range(purpose);
-        problems.extend(self.contradictions());
+        problems.extend(self.contradictions(purpose));
         problems.extend(self.bad_patterns());
         problems.extend(self.unsupported(purpose));
         problems
@@ -87,7 +87,7 @@ impl LoraConfig {
         problems
     }
 
-    fn contradictions(&self) -> Problems {
+    fn contradictions(&self, purpose: Purpose) -> Problems {
         let mut problems = Vec::new();
         if matches!(self.target_modules, Some(Patterns::Regex(_))) {
             let hint = "put the layers into the pattern, or list the modules' names in target_modules";
@@ -112,6 +112,7 @@ impl LoraConfig {
             let error = error("cannot be used with use_dora");
             problems.push(("lora_bias", error.with_hint("set one of the two to false")));
         }
+        problems.extend(self.initialisation_tables(purpose));
         if self.use_dora && self.init_lora_weights == InitLoraWeights::Mica {
             let error = error("cannot be used with use_dora: PEFT has no such adapter");
             problems

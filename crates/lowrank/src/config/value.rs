@@ -67,6 +67,12 @@ pub enum InitLoraWeights {
     Olora,
     /// `"mica"`: `B` the least singular vectors of the base weight, frozen; `A` zero.
     Mica,
+    /// `"lora_ga"`: singular vectors of the loss's gradient on training data; the base keeps the rest.
+    LoraGa,
+    /// `"eva"`: `A` the principal directions of the layer's inputs on training data, `B` zero; ranks go where these vary most.
+    Eva,
+    /// `"corda"`: the part of the base weight that its inputs on training data use most, or least; the base keeps the rest.
+    Corda,
     /// Another of PEFT's names, or an unknown one: see [`LoraConfig::validate`](super::LoraConfig::validate).
     Other(String),
 }
@@ -75,7 +81,13 @@ impl InitLoraWeights {
     /// Whether the factors begin as a part of the base weight, which is left with the rest.
     #[must_use]
     pub fn reduces_base(&self) -> bool {
-        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora | Self::LoraGa | Self::Corda)
+    }
+
+    /// Whether it begins from training data.
+    #[must_use]
+    pub fn needs_data(&self) -> bool {
+        matches!(self, Self::LoraGa | Self::Eva | Self::Corda)
     }
 
     /// The initialisation of that name, in any case.
@@ -87,6 +99,9 @@ impl InitLoraWeights {
             "pissa" => Self::Pissa,
             "olora" => Self::Olora,
             "mica" => Self::Mica,
+            "lora_ga" => Self::LoraGa,
+            "eva" => Self::Eva,
+            "corda" => Self::Corda,
             _ => match lower.strip_prefix("pissa_niter_").map(str::parse) {
                 Some(Ok(iterations)) => Self::PissaNiter(iterations),
                 _ => Self::Other(name.to_owned()),

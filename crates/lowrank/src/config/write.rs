@@ -135,6 +135,9 @@ pub(super) fn init(init: &InitLoraWeights) -> Value {
         InitLoraWeights::PissaNiter(iterations) => format!("pissa_niter_{iterations}").into(),
         InitLoraWeights::Olora => "olora".into(),
         InitLoraWeights::Mica => "mica".into(),
+        InitLoraWeights::LoraGa => "lora_ga".into(),
+        InitLoraWeights::Eva => "eva".into(),
+        InitLoraWeights::Corda => "corda".into(),
         InitLoraWeights::Other(name) => name.as_str().into(),
     }
 }

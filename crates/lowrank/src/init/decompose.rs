@@ -1,12 +1,10 @@
 //! Factors from a decomposition of the base weight: which matrix is decomposed, and where its factors go.
 
-use std::borrow::Cow;
-
+use super::blocks::{Blocks, Matrices, by_blocks};
 use super::{mica, olora, pissa};
-use crate::adapter::factors::check_rank;
+use crate::Result;
 use crate::adapter::{Factors, GroupMode, Layer};
 use crate::random::Random;
-use crate::{Error, Result, Subject};
 
 /// `init_lora_weights`: the starts that are read from the base weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,66 +60,16 @@ pub fn decompose(
     decomposition: Decomposition,
     random: &mut Random,
 ) -> Result<Factors> {
-    if mode == GroupMode::Dense && layer.groups() > 1 {
-        return decompose(layer, GroupMode::PerGroup, rank, scale, weight, decomposition, random)?.to_dense();
-    }
-    check_rank(layer, mode, rank)?;
-    check_values(layer, weight)?;
-    let blocks = if mode == GroupMode::Shared { 1 } else { layer.groups() };
-    let shape = [layer.out_features() / blocks, weight.len() / layer.out_features()];
-    let rank_of_block = rank / blocks;
-    check_sides(shape, rank_of_block, blocks)?;
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for block in rows_by_output(layer, weight).chunks_exact(shape[0] * shape[1]) {
-        let (block_a, block_b) = match decomposition {
-            Decomposition::Pissa => pissa::exact(block, shape, rank_of_block, scale)?,
-            Decomposition::PissaNiter(n) => pissa::randomised(block, shape, rank_of_block, scale, n, random)?,
-            Decomposition::Olora => olora::factors(block, shape, rank_of_block),
-            Decomposition::Mica => (vec![0.0; rank_of_block * shape[1]], mica::left(block, shape, rank_of_block)?),
-        };
-        a.extend(block_a);
-        b.extend(block_b);
-    }
-    Factors::new(layer.clone(), mode, rank, scale, a, b, None)
-}
-
-/// The weight as `(out, ..)`.
-fn rows_by_output<'a>(layer: &Layer, weight: &'a [f32]) -> Cow<'a, [f32]> {
-    if !layer.kind().is_transposed() {
-        return Cow::Borrowed(weight);
-    }
-    let (inputs, outputs) = (layer.in_features(), layer.out_features());
-    Cow::Owned((0..weight.len()).map(|at| weight[at % inputs * outputs + at / inputs]).collect())
-}
-
-fn check_values(layer: &Layer, weight: &[f32]) -> Result<()> {
-    let expected = layer.weight_shape().iter().product::<usize>();
-    if weight.len() != expected {
-        return Err(Error::new(Subject::Adapter, "the weight has the wrong number of values")
-            .found(weight.len())
-            .expected(format!("{expected}, those of {:?}", layer.weight_shape())));
-    }
-    match weight.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(Error::new(Subject::Adapter, "the base weight cannot be decomposed")
-            .found(value)
-            .expected("finite numbers")),
-        None => Ok(()),
-    }
-}
-
-fn check_sides([rows, columns]: [usize; 2], rank: usize, blocks: usize) -> Result<()> {
-    let most = rows.min(columns);
-    if rank <= most {
-        return Ok(());
-    }
-    let groups = if blocks == 1 { String::new() } else { format!(" in each of {blocks} groups") };
-    Err(Error::new(Subject::Adapter, "the weight has fewer singular vectors than the adapter has ranks")
-        .found(format!("rank {rank} for a matrix of {rows} by {columns}{groups}"))
-        .expected(format!("at most {most}"))
-        .with_hint(format!(
-            "give this module r = {} in rank_pattern, or leave it out of target_modules",
-            most * blocks
-        )))
+    let matrices = Matrices::new(layer, weight)?;
+    by_blocks(Blocks { layer, mode, rank, scale }, |block, shape, rank| {
+        let matrix = matrices.block(block, shape);
+        match decomposition {
+            Decomposition::Pissa => pissa::exact(matrix, shape, rank, scale),
+            Decomposition::PissaNiter(iterations) => pissa::randomised(matrix, shape, rank, scale, iterations, random),
+            Decomposition::Olora => Ok(olora::factors(matrix, shape, rank)),
+            Decomposition::Mica => Ok((vec![0.0; rank * shape[1]], mica::left(matrix, shape, rank)?)),
+        }
+    })
 }
 
 #[cfg(test)]

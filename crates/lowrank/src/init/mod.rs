@@ -11,21 +11,34 @@
 //! | `"pissa"`, `"pissa_niter_N"` | [principal part](pissa) of the weight | its other half | - |
 //! | `"olora"` | `R` of [`W = Q R`](olora) | `Q` | - |
 //! | `"mica"`, embeddings too | 0 | [minor components](mica) of the weight, frozen | - |
+//! | `"lora_ga"` | [singular vectors](LoraGa) of the gradient | others of them | - |
+//! | `"eva"` | [principal directions](from_inputs) of the inputs | 0 | 0 |
+//! | `"corda"` | [part of the weight](from_covariance) that the inputs use most, or least | its other half | - |
 //!
-//! But for `false`, training starts from the base model: the delta is zero, and where it is not, with `"pissa"` and
-//! `"olora"`, the adapter's start is taken out of the base. The last three rows read the weight and are [`decompose`]'s;
-//! the others need random numbers alone, and are [`initialise`]'s. PEFT has the last four for linear layers (`"mica"` for
+//! But for `false`, training starts from the base model: the delta is zero, and where it is not, with `"pissa"`,
+//! `"olora"`, `"lora_ga"` and `"corda"`, the adapter's start is taken out of the base. The last three rows read training data
+//! (the gradient of the loss, or the [`Moments`] of the layer's inputs), the three before them the weight, which are
+//! [`decompose`]'s; the others need random numbers alone, and are [`initialise`]'s. PEFT has the last seven for linear layers (`"mica"` for
 //! embeddings too); here convolutions have them as well, group by group, or as the matrix `(out, in/g * k)`.
 
+mod blocks;
+mod corda;
 mod decompose;
+mod eva;
 pub mod kaiming;
+mod lora_ga;
 pub mod mica;
+mod moments;
 pub mod normal;
 pub mod olora;
 pub mod orthogonal;
 pub mod pissa;
 
+pub use corda::{Corda, from_covariance};
 pub use decompose::{Decomposition, decompose};
+pub use eva::{Candidate, Eva, from_inputs, ranks};
+pub use lora_ga::{Direction, LoraGa, Scaling, from_gradient};
+pub use moments::Moments;
 
 use crate::adapter::factors::{check_bias, check_rank, countable};
 use crate::adapter::{Factors, GroupMode, Layer, LayerKind};

@@ -3,7 +3,7 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
-use lowrank::geometry::{Axis, ConvGeometry, Padding};
+use lowrank::geometry::ConvGeometry;
 use lowrank::kernels::activation::Activation;
 use lowrank::kernels::conv1d::{self, LowRank, Problem, Weight};
 
@@ -86,19 +86,11 @@ impl Fast {
         dims: &ConvDims,
         others: [&FlexTensor; N],
     ) -> Option<Self> {
-        let ConvDims::One(options, mode) = dims else { return None };
-        if !are_f32([x]) || !are_f32(others) || !can_be_held(weight) {
+        if !matches!(dims, ConvDims::One(..)) || !are_f32([x]) || !are_f32(others) || !can_be_held(weight) {
             return None;
         }
         let (input, kernel) = (x.shape(), weight.shape());
-        let (before, after) = options.padding[0];
-        let axis = Axis {
-            kernel: kernel[2],
-            stride: options.stride[0],
-            dilation: options.dilation[0],
-            padding: Padding::Explicit(before, after),
-        };
-        let geometry = ConvGeometry::new(input[1], kernel[0], options.groups, *mode, vec![axis]).ok()?;
+        let geometry = dims.geometry(input[1], &kernel).ok()?;
         let columns = geometry.output_lengths(&[input[2]]).ok()?[0];
         (geometry.weight_shape()[..] == kernel[..]).then_some(Self {
             geometry,

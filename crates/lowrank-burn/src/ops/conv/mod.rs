@@ -8,7 +8,8 @@ mod padding;
 use burn::backend::Dispatch;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor};
-use lowrank::geometry::PaddingMode;
+use lowrank::Result;
+use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 
 pub use body::ConvBody;
 pub use graph::LoraConv;
@@ -30,6 +31,30 @@ impl ConvDims {
             Self::One(options, _) => options.groups,
             Self::Two(options) => options.groups,
         }
+    }
+
+    /// The geometry of a convolution of so many channels by a weight of that shape.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn geometry(&self, channels: usize, weight: &[usize]) -> Result<ConvGeometry> {
+        let axis = |kernel: usize, stride: usize, dilation: usize, (before, after): (usize, usize)| Axis {
+            kernel,
+            stride,
+            dilation,
+            padding: Padding::Explicit(before, after),
+        };
+        let (along, mode) = match self {
+            Self::One(options, mode) => {
+                (vec![axis(weight[2], options.stride[0], options.dilation[0], options.padding[0])], *mode)
+            }
+            Self::Two(options) => {
+                let of =
+                    |at: usize| axis(weight[2 + at], options.stride[at], options.dilation[at], options.padding[at]);
+                (vec![of(0), of(1)], PaddingMode::Zeros)
+            }
+        };
+        ConvGeometry::new(channels, weight[0], self.groups(), mode, along)
     }
 
     /// The same convolution in one group.

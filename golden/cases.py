@@ -193,6 +193,13 @@ def conv1d_circular():
     return Case([("conv", layer)], (2, 4, 9), lora(["conv"], 3, 6))
 
 
+@case
+def conv1d_rslora_alphas_bias_all():
+    """rsLoRA, an alpha pattern and bias="all" together, on a strided convolution and a linear layer."""
+    layers = [("conv", nn.Conv1d(4, 6, 3, stride=2, padding=1)), ("head", nn.Linear(5, 3))]
+    return Case(layers, (2, 4, 9), lora(["conv", "head"], 5, 8, use_rslora=True, alpha_pattern={"conv": 3}, bias="all"))
+
+
 # Conv2d and Conv3d
 
 
@@ -233,6 +240,26 @@ def conv3d():
     """A three-dimensional convolution, uneven in every axis."""
     layer = nn.Conv3d(2, 3, (2, 1, 3), stride=(1, 2, 1), padding=(0, 0, 1))
     return Case([("conv", layer)], (1, 2, 4, 3, 4), lora(["conv"], 3, 6))
+
+
+@case
+def conv2d_rank_pattern():
+    """Two two-dimensional convolutions of different ranks, one of them 1 x 1 and without a bias."""
+    layers = [("stem.conv", nn.Conv2d(3, 4, 3, padding=1)), ("point", nn.Conv2d(4, 5, 1, bias=False))]
+    return Case(layers, (1, 3, 4, 5), lora(["conv", "point"], 2, 4, rank_pattern={"point": 3}))
+
+
+@case
+def conv2d_dilated():
+    """Dilation (2, 1): PEFT cannot run it; what it merges is right."""
+    return Case([("conv", nn.Conv2d(3, 4, (3, 2), dilation=(2, 1)))], (1, 3, 7, 5), lora(["conv"], 2, 4))
+
+
+@case
+def conv3d_groups_block():
+    """Two groups in three dimensions, A block-sparse."""
+    layer = nn.Conv3d(4, 6, (2, 1, 2), groups=2)
+    return Case([("conv", layer)], (1, 4, 3, 2, 3), lora(["conv"], 4, 8), own_group_only=True)
 
 
 # DoRA
@@ -287,6 +314,28 @@ def dora_chain():
     layers = [("conv", nn.Conv1d(4, 6, 3, stride=2, padding=1)), ("head", nn.Linear(5, 3))]
     config = lora(["conv", "head"], 4, 4, use_dora=True, use_rslora=True, rank_pattern={"head": 2})
     return Case(layers, (2, 4, 9), config)
+
+
+@case
+def dora_hf_conv1d_rslora():
+    """DoRA with rsLoRA on two of transformers' Conv1D, wide and square."""
+    layers = [("attn.c_attn", gpt2_linear(8, 12)), ("attn.c_proj", gpt2_linear(12, 12))]
+    config = lora(["c_attn", "c_proj"], 3, 4, use_dora=True, use_rslora=True, fan_in_fan_out=True)
+    return Case(layers, (2, 3, 8), config)
+
+
+@case
+def dora_bf16():
+    """DoRA on a bfloat16 convolution, adapter in float32."""
+    layer = nn.Conv1d(4, 6, 3, padding=1)
+    return Case([("conv", layer)], (2, 4, 9), lora(["conv"], 3, 6, use_dora=True), dtype=torch.bfloat16)
+
+
+@case
+def dora_bias_lora_only():
+    """DoRA beside trained biases: the bias is outside of what is divided by the norm."""
+    layers = [("conv", nn.Conv1d(4, 6, 3, padding=1)), ("head", nn.Linear(9, 3))]
+    return Case(layers, (2, 4, 9), lora(["conv", "head"], 3, 6, use_dora=True, bias="lora_only"))
 
 
 # Which modules, at which rank
@@ -425,6 +474,13 @@ def conv1d_bf16_adapter():
     """bfloat16 base and adapter: PEFT rounds the delta to bfloat16 before it adds it."""
     layer = nn.Conv1d(4, 6, 3, padding=1)
     return Case([("conv", layer)], (2, 4, 9), lora(["conv"], 4, 8), dtype=torch.bfloat16, float32_adapter=False)
+
+
+@case
+def linear_bf16_file():
+    """bfloat16 base and adapter of linear layers: the adapter file holds bfloat16."""
+    layers = [("fc", nn.Linear(8, 6)), ("out", nn.Linear(6, 5, bias=False))]
+    return Case(layers, (4, 8), lora(["fc", "out"], 3, 6), dtype=torch.bfloat16, float32_adapter=False)
 
 
 # Names

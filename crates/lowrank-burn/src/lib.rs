@@ -7,8 +7,8 @@
 //! and autodiff pays for a dense weight gradient. The drop-in layers of [`nn`] find the adapter and call the fused
 //! operations of [`ops`]: one convolution with the folded weight, low-rank gradients, dropout.
 //!
-//! [`models`] builds architectures from a `config.json`, [`data`] turns recordings into windows, and [`train`] is a whole
-//! run, through interruptions.
+//! [`models`] builds architectures from a `config.json`, [`data`] turns recordings into windows, [`tasks`] are what networks
+//! are trained for, and [`train`] is a whole run, through interruptions.
 //!
 //! ```
 //! use burn::nn::conv::Conv1dConfig;
@@ -34,6 +34,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod survey;
+pub mod tasks;
 pub mod train;
 pub mod values;
 

@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use lowrank::config::{InitLoraWeights, LoraConfig, Patterns};
 use lowrank::files::{RunLock, adapter_dir};
 use lowrank::{Error, Result, Subject};
-use lowrank_burn::data::{Manifest, SignalFormat};
+use lowrank_burn::data::{self, SignalFormat, Split};
 use lowrank_burn::models::{Architecture, BaseModel, Dtype};
+use lowrank_burn::tasks::{Evaluation, Manifest};
 use lowrank_burn::train::{ADAPTER, Event, MODEL, Observer, OptimizerName, Outcome, Run, Start, TrainConfig, run};
 use serde_json::json;
 
@@ -28,7 +29,7 @@ fn recordings(dir: &Path, speed: f64) -> Manifest {
     }
     let path = dir.join("manifest.csv");
     fs::write(&path, manifest.join("\n")).unwrap();
-    Manifest::read(&path, None).unwrap()
+    Manifest::Recordings(data::Manifest::read(&path, None).unwrap())
 }
 
 fn new_base() -> Start {
@@ -67,7 +68,7 @@ fn setting() -> Setting {
         settings: String::new(),
     };
     let outcome = run(&job, &mut ()).unwrap();
-    assert!(outcome.after.unwrap().accuracy.unwrap() > 0.9 && outcome.before.is_none());
+    assert!(outcome.after.unwrap().score("accuracy").unwrap() > 0.9 && outcome.before.is_none());
     let model = BaseModel::load(&base.join(MODEL), &burn::tensor::Device::flex(), Dtype::Float32).unwrap();
     let second = folder.path().join("second");
     fs::create_dir(&second).unwrap();
@@ -205,13 +206,118 @@ fn a_resumed_run_keeps_what_its_adapter_began_with() {
 }
 
 #[test]
+fn lora_ga_begins_from_the_gradient_and_leaves_the_base_alone() {
+    let setting = setting();
+    let config = TrainConfig { epochs: 25, batch_size: 4, learning_rate: 1e-2, ..TrainConfig::default() };
+    let begun = |output: &str, config: &TrainConfig| {
+        let mut job = setting.run(output, config, 0.0);
+        let lora = job.lora.as_mut().unwrap();
+        lora.init_lora_weights = InitLoraWeights::LoraGa;
+        // The head has two rows, which is two singular vectors: one for each factor.
+        lora.rank_pattern = vec![("head".into(), 1)];
+        job
+    };
+    let job = begun("gradient", &config);
+    let outcome = run(&job, &mut ()).unwrap();
+    let accuracy = |evaluation: &Option<Evaluation>| evaluation.as_ref().unwrap().score("accuracy").unwrap();
+    assert!(accuracy(&outcome.after) > accuracy(&outcome.before) + 0.2, "{outcome:?}");
+
+    // What is saved is a plain adapter that fits the base: its evaluation is that of the run.
+    let Start::Base(base) = &setting.start else { panic!("a base") };
+    let (network, adapters) = lowrank_burn::load(base.network.clone(), &job.output.join(ADAPTER)).unwrap();
+    assert_eq!(adapters.config("default").unwrap().init_lora_weights, InitLoraWeights::True);
+    let test = base.config.task.load(&setting.manifest, Split::Test, &config).unwrap();
+    let again = test.evaluate(&network, 64).unwrap();
+    assert!((again.score("loss").unwrap() - outcome.after.unwrap().score("loss").unwrap()).abs() < 1e-5);
+
+    // One that is not trained changes nothing, and the same seed begins with the same bits.
+    let still = TrainConfig { max_steps: Some(1), learning_rate: 1e-30, weight_decay: 0.0, ..config };
+    let outcomes = ["one", "two"].map(|output| run(&begun(output, &still), &mut ()).unwrap());
+    let loss = |evaluation: &Option<Evaluation>| evaluation.as_ref().unwrap().score("loss").unwrap();
+    assert!((loss(&outcomes[0].after) - loss(&outcomes[0].before)).abs() < 1e-5, "{:?}", outcomes[0]);
+    assert_eq!(loss(&outcomes[0].after).to_bits(), loss(&outcomes[1].after).to_bits());
+
+    let error = lowrank_burn::attach(base.network.clone(), job.lora.as_ref().unwrap(), 5).unwrap_err();
+    assert!(error.to_string().contains("begins from the gradient of the loss"), "{error}");
+}
+
+#[test]
+fn eva_and_corda_begin_from_what_the_layers_read() {
+    let setting = setting();
+    let config = TrainConfig { epochs: 25, batch_size: 4, learning_rate: 1e-2, ..TrainConfig::default() };
+    let begun = |output: &str, config: &TrainConfig, init: InitLoraWeights| {
+        let mut job = setting.run(output, config, 0.0);
+        job.lora.as_mut().unwrap().init_lora_weights = init;
+        job
+    };
+    let score = |evaluation: &Option<Evaluation>, name: &str| evaluation.as_ref().unwrap().score(name).unwrap();
+    for (name, init) in [("eva", InitLoraWeights::Eva), ("corda", InitLoraWeights::Corda)] {
+        let job = begun(name, &config, init.clone());
+        let outcome = run(&job, &mut ()).unwrap();
+        let gain = score(&outcome.after, "accuracy") - score(&outcome.before, "accuracy");
+        assert!(gain > 0.2, "{name} {outcome:?}");
+        let Start::Base(base) = &setting.start else { panic!("a base") };
+        let (network, adapters) = lowrank_burn::load(base.network.clone(), &job.output.join(ADAPTER)).unwrap();
+        let test = base.config.task.load(&setting.manifest, Split::Test, &config).unwrap();
+        let again = test.evaluate(&network, 64).unwrap().score("loss").unwrap();
+        assert!((again - score(&outcome.after, "loss")).abs() < 1e-5, "{name}");
+        let plain =
+            lowrank_burn::attach(base.network.clone(), &setting.run("", &config, 0.0).lora.unwrap(), 5).unwrap().1;
+        let ranks = |adapters: &lowrank_burn::Adapters| -> usize {
+            adapters.targets("default").unwrap().iter().map(|target| target.rank).sum()
+        };
+        // EVA moves ranks and keeps their number; what began as a part of the base is saved at twice the rank.
+        assert_eq!(ranks(&adapters), ranks(&plain) * if name == "eva" { 1 } else { 2 });
+
+        let still = TrainConfig { max_steps: Some(1), learning_rate: 1e-30, weight_decay: 0.0, ..config.clone() };
+        let outcomes = [1, 2].map(|at| run(&begun(&format!("{name}{at}"), &still, init.clone()), &mut ()).unwrap());
+        assert!((score(&outcomes[0].after, "loss") - score(&outcomes[0].before, "loss")).abs() < 1e-5, "{outcomes:?}");
+        let losses = outcomes.map(|outcome| score(&outcome.after, "loss").to_bits());
+        assert_eq!(losses[0], losses[1]);
+
+        let error = lowrank_burn::attach(base.network.clone(), job.lora.as_ref().unwrap(), 5).unwrap_err();
+        assert!(error.to_string().contains("begin from the module's inputs"), "{error}");
+    }
+}
+
+#[test]
+fn lorafa_trains_b_alone_and_helps_too() {
+    let setting = setting();
+    let config = TrainConfig { epochs: 25, batch_size: 4, learning_rate: 2e-2, lorafa: true, ..TrainConfig::default() };
+    let outcome = run(&setting.run("frozen-a", &config, 0.0), &mut ()).unwrap();
+    let accuracy = |evaluation: &Option<Evaluation>| evaluation.as_ref().unwrap().score("accuracy").unwrap();
+    assert!(accuracy(&outcome.after) > accuracy(&outcome.before) + 0.2, "{outcome:?}");
+    let whole = run(&setting.run("whole", &TrainConfig { lorafa: false, ..config.clone() }, 0.0), &mut ()).unwrap();
+    assert!(outcome.trainable_parameters < whole.trainable_parameters);
+    let factors = |output: &str| {
+        let file = fs::read(setting.folder.path().join(output).join(ADAPTER).join(adapter_dir::WEIGHTS)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let of = |factor: &str| {
+            let own = tensors.tensors().into_iter().filter(|(name, _)| name.contains(factor));
+            own.map(|(name, view)| (name, view.data().to_vec())).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        (of("lora_A"), of("lora_B"))
+    };
+    // The same seed made both adapters, so that an A that did not train is a start of the other's.
+    let first = TrainConfig { max_steps: Some(1), ..config };
+    run(&setting.run("first", &first, 0.0), &mut ()).unwrap();
+    let ((a, b), (first_a, first_b), (whole_a, _)) = (factors("frozen-a"), factors("first"), factors("whole"));
+    assert!(a == first_a && b != first_b && a != whole_a && !a.is_empty());
+
+    let full = Run { lora: None, ..setting.run("full", &TrainConfig { lorafa: true, ..TrainConfig::default() }, 0.0) };
+    assert_eq!(
+        run(&full, &mut ()).unwrap_err().to_string(),
+        "lorafa: LoRA-FA needs an adapter, and all weights train here"
+    );
+}
+
+#[test]
 fn adapting_helps_and_says_by_how_much() {
     let setting = setting();
     let config = TrainConfig { epochs: 25, batch_size: 4, learning_rate: 2e-2, ..TrainConfig::default() };
     let job = setting.run("adapted", &config, 0.0);
     let outcome = run(&job, &mut ()).unwrap();
-    let accuracy =
-        |evaluation: &Option<lowrank_burn::train::metrics::Evaluation>| evaluation.as_ref().unwrap().accuracy.unwrap();
+    let accuracy = |evaluation: &Option<Evaluation>| evaluation.as_ref().unwrap().score("accuracy").unwrap();
     assert!(accuracy(&outcome.after) > accuracy(&outcome.before) + 0.2, "{outcome:?}");
     for name in
         ["report.html", "metrics.jsonl", "result.json", "run.toml", "adapter/README.md", "adapter/adapter_config.json"]

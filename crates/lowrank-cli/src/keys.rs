@@ -144,7 +144,7 @@ pub const KEYS: &[Key] = &[
         "init_lora_weights",
         Kind::Init,
         "INIT",
-        "How the factors start: true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or mica",
+        "How the factors start: true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora, mica, lora_ga, eva or corda",
     ),
     key(
         Section::Lora,
@@ -177,6 +177,7 @@ pub const KEYS: &[Key] = &[
     key(Section::Train, "weight_decay", Kind::Number, "X", "Weight decay, decoupled for adamw"),
     key(Section::Train, "loraplus_lr_ratio", Kind::Number, "X", "LoRA+: how many times the rate of A the rate of B is"),
     key(Section::Train, "loraplus_lr_embedding", Kind::Number, "X", "LoRA+: the rate of embeddings"),
+    key(Section::Train, "lorafa", Kind::Flag, "", "LoRA-FA: leave A as it began, and train B alone"),
     key(
         Section::Train,
         "schedule",

@@ -21,6 +21,7 @@ pub struct Dataset {
     split: Split,
     format: SignalFormat,
     labels: Vec<String>,
+    labelled: bool,
     signals: Vec<(PathBuf, Signal)>,
     parts: Vec<Part>,
     windows: Vec<Window>,
@@ -95,6 +96,7 @@ impl Dataset {
             split,
             format: *format,
             labels: manifest.labels().to_vec(),
+            labelled: manifest.labelled(),
             signals,
             parts: Vec::new(),
             windows: Vec::new(),
@@ -190,10 +192,22 @@ impl Dataset {
         self.format.window
     }
 
+    /// Samples a second of every window, in Hz.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.format.rate
+    }
+
     /// The names of the labels, in the order of the model's outputs.
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Whether it is known what the recordings show: see [`Manifest::labelled`].
+    #[must_use]
+    pub fn labelled(&self) -> bool {
+        self.labelled
     }
 
     /// The label of every window, as indices into [`Dataset::labels`].

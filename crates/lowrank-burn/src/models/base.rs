@@ -9,7 +9,7 @@ use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
 
 use super::{Architecture, Dtype, Network, weights};
-use crate::data::{Normalisation, SignalFormat};
+use crate::tasks::Task;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -21,12 +21,8 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 pub struct ModelConfig {
     /// The network: `model_type` and its keys.
     pub architecture: Architecture,
-    /// The class names by index: `id2label`.
-    pub labels: Vec<String>,
-    /// The windows it reads: `signal`.
-    pub signal: SignalFormat,
-    /// What they are normalised by: `normalization`.
-    pub normalization: Normalisation,
+    /// What it is for, with the keys of that.
+    pub task: Task,
 }
 
 /// A network and what goes with it.
@@ -46,47 +42,20 @@ impl ModelConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         let wrong = |error: serde_json::Error| Error::new(Subject::Model, error.to_string());
         let mut keys: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
-        let Some(Value::String(model_type)) = keys.remove("model_type") else {
+        let Some(Value::String(model_type)) = keys.shift_remove("model_type") else {
             return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture"));
         };
-        let mut part = |key: &str| {
-            keys.remove(key).ok_or_else(|| {
-                Error::new(Subject::Model, "missing")
-                    .at(key)
-                    .with_hint("`lowrank train` writes this key with a base model")
-            })
-        };
-        let signal: SignalFormat =
-            serde_json::from_value(part("signal")?).map_err(wrong).map_err(|error| error.at("signal"))?;
-        let normalization = serde_json::from_value(part("normalization")?).map_err(wrong);
-        let normalization: Normalisation = normalization.map_err(|error| error.at("normalization"))?;
-        let labels = labels(&part("id2label")?)?;
+        let task = Task::take(&mut keys)?;
         let architecture = Architecture::from_map(&model_type, keys)?;
-        signal.validate()?;
-        normalization.check(signal.channels)?;
-        for (key, channels) in [("signal", signal.channels), ("normalization", normalization.mean.len())] {
-            if channels != architecture.channels() {
-                return Err(Error::new(Subject::Model, "wrong number of channels")
-                    .at(key)
-                    .found(channels)
-                    .expected(format!("{}, the channels of the network", architecture.channels())));
-            }
-        }
-        Ok(Self { architecture, labels, signal, normalization })
+        task.check(&architecture)?;
+        Ok(Self { architecture, task })
     }
 
     /// Writes a `config.json`.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut keys = self.architecture.to_map();
-        let id2label = self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::from(label.as_str())));
-        keys.insert("id2label".into(), Value::Object(id2label.collect()));
-        for (key, value) in [
-            ("signal", serde_json::to_value(self.signal)),
-            ("normalization", serde_json::to_value(&self.normalization)),
-        ] {
-            keys.extend(value.ok().map(|value| (key.to_owned(), value)));
-        }
+        keys.extend(self.task.to_map());
         format!("{:#}\n", Value::Object(keys))
     }
 }
@@ -101,7 +70,7 @@ impl BaseModel {
         let text = files::read_to_string(&path, MAX_CONFIG_BYTES)?;
         let config = ModelConfig::from_json(&text).map_err(|error| error.at(path.display()))?;
         let checkpoint = Checkpoint::open(dir)?;
-        let network = config.architecture.init(config.labels.len(), device).materialize();
+        let network = config.architecture.init(config.task.outputs(), device).materialize();
         let network =
             weights::load(network, &checkpoint, dtype).map_err(|error| error.at(dir.join(WEIGHTS).display()))?;
         Ok(Self { config, network })
@@ -118,17 +87,4 @@ impl BaseModel {
         writer::complete(&Disk, &dir.join(WEIGHTS), tensors)?.publish()?;
         files::write(&dir.join(CONFIG), self.config.to_json().as_bytes())
     }
-}
-
-/// The class names of an `id2label` object, whose keys count from 0.
-fn labels(value: &Value) -> Result<Vec<String>> {
-    let wrong = || {
-        Error::new(Subject::Model, "not a list of classes")
-            .at("id2label")
-            .expected("an object {\"0\": \"name\", \"1\": ...}")
-    };
-    let object = value.as_object().ok_or_else(wrong)?;
-    let label = |id: usize| object.get(&id.to_string()).and_then(Value::as_str).map(str::to_owned).ok_or_else(wrong);
-    let labels: Vec<String> = (0..object.len()).map(label).collect::<Result<_>>()?;
-    if labels.is_empty() { Err(wrong()) } else { Ok(labels) }
 }

@@ -87,6 +87,12 @@ impl Architecture {
 }
 
 impl Network {
+    /// The device that its weights are on.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.devices().into_iter().next().unwrap_or_default()
+    }
+
     /// Logits of a batch of windows.
     ///
     /// # Shapes

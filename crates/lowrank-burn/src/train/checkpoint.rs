@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::early_stopping::EarlyStopping;
 use super::gradient::non_finite;
 use super::log::LogLine;
-use super::metrics::Evaluation;
 use super::optim::{OptimizerState, ParamSlot};
+use crate::tasks::Evaluation;
 
 mod manifest;
 mod vectors;

@@ -47,6 +47,8 @@ pub struct TrainConfig {
     pub loraplus_lr_ratio: Option<f64>,
     /// `LoRA+`: the rate of embeddings.
     pub loraplus_lr_embedding: f64,
+    /// LoRA-FA: `A` stays as it began, and `B` trains with the gradient that comes nearest to that of the whole weight.
+    pub lorafa: bool,
     /// How the learning rate falls.
     pub schedule: ScheduleKind,
     /// Steps in which it rises, as a share of all.
@@ -83,6 +85,7 @@ impl Default for TrainConfig {
             weight_decay: 0.01,
             loraplus_lr_ratio: None,
             loraplus_lr_embedding: 1e-6,
+            lorafa: false,
             schedule: ScheduleKind::Cosine,
             warmup_ratio: 0.1,
             warmup_steps: None,

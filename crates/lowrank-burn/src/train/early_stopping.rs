@@ -2,39 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::Evaluation;
-
-/// The figure that decides which parameters are the best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Monitor {
-    /// The mean loss; lower is better.
-    #[default]
-    Loss,
-    /// The share of right predictions; higher is better.
-    Accuracy,
-    /// The mean F1 of the classes; higher is better.
-    MacroF1,
-}
-
-impl Monitor {
-    /// The figure of `evaluation`, if it has it.
-    #[must_use]
-    pub fn value(self, evaluation: &Evaluation) -> Option<f64> {
-        match self {
-            Self::Loss => evaluation.loss,
-            Self::Accuracy => evaluation.accuracy,
-            Self::MacroF1 => evaluation.macro_f1,
-        }
-    }
-
-    fn is_better(self, value: f64, best: f64) -> bool {
-        match self {
-            Self::Loss => value < best,
-            Self::Accuracy | Self::MacroF1 => value > best,
-        }
-    }
-}
+use crate::tasks::{Evaluation, Score};
 
 /// The best evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -42,7 +10,7 @@ impl Monitor {
 pub struct Best {
     /// The optimiser step after which it was made.
     pub step: u64,
-    /// The monitored figure.
+    /// The watched figure.
     pub value: f64,
 }
 
@@ -57,12 +25,10 @@ pub enum Verdict {
     Stop,
 }
 
-/// Follows the monitored figure. Everything it knows is in these fields, so a checkpoint keeps it whole.
+/// Follows the watched figure. Everything it knows is in these fields, so a checkpoint keeps it whole.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// The figure that counts.
-    pub monitor: Monitor,
     /// How many evaluations in a row may fail to improve before training stops; none: it never stops early.
     pub patience: Option<u64>,
     /// The best evaluation so far.
@@ -72,18 +38,22 @@ pub struct EarlyStopping {
 }
 
 impl EarlyStopping {
-    /// Watches `monitor`, with so many evaluations of `patience`.
+    /// With so many evaluations of patience.
     #[must_use]
-    pub fn new(monitor: Monitor, patience: Option<u64>) -> Self {
-        Self { monitor, patience, best: None, since_best: 0 }
+    pub fn new(patience: Option<u64>) -> Self {
+        Self { patience, best: None, since_best: 0 }
     }
 
-    /// Takes the `evaluation` made after `step` into account. A missing or non-finite figure is never better, and a tie
-    /// goes to the earlier step.
+    /// Takes the `evaluation` made after `step` into account, by the score its task is watched by
+    /// ([`Evaluation::watched`]). A missing or non-finite figure is never better, and a tie goes to the earlier step.
     pub fn observe(&mut self, step: u64, evaluation: &Evaluation) -> Verdict {
-        let value = self.monitor.value(evaluation).filter(|value| value.is_finite());
-        if let Some(value) = value
-            && self.best.is_none_or(|best| self.monitor.is_better(value, best.value))
+        self.follow(step, evaluation.watched())
+    }
+
+    fn follow(&mut self, step: u64, score: Option<Score>) -> Verdict {
+        let value = score.and_then(|score| Some((score, score.value.filter(|value| value.is_finite())?)));
+        if let Some((score, value)) = value
+            && self.best.is_none_or(|best| score.is_better(value, best.value))
         {
             self.best = Some(Best { step, value });
             self.since_best = 0;
@@ -99,18 +69,13 @@ impl EarlyStopping {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::{ConfusionMatrix, MeanLoss};
     use super::*;
-
-    fn evaluation(loss: f64) -> Evaluation {
-        let mut mean = MeanLoss::default();
-        mean.add(loss, 1);
-        Evaluation::new(ConfusionMatrix::new(vec![]), mean)
-    }
+    use crate::tasks::classification::{self, ConfusionMatrix, MeanLoss};
 
     fn verdicts(patience: Option<u64>, losses: &[f64]) -> (Vec<Verdict>, EarlyStopping) {
-        let mut stopping = EarlyStopping::new(Monitor::Loss, patience);
-        let verdicts = (0..).zip(losses).map(|(step, loss)| stopping.observe(step, &evaluation(*loss))).collect();
+        let mut stopping = EarlyStopping::new(patience);
+        let scores = losses.iter().map(|loss| Some(Score::loss(Some(*loss))));
+        let verdicts = (0..).zip(scores).map(|(step, score)| stopping.follow(step, score)).collect();
         (verdicts, stopping)
     }
 
@@ -137,15 +102,17 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_is_better_when_it_is_higher() {
-        let mut stopping = EarlyStopping::new(Monitor::Accuracy, None);
+    fn a_classifier_is_watched_by_its_accuracy() {
+        let mut stopping = EarlyStopping::new(None);
         let mut confusion = ConfusionMatrix::new(vec!["a".to_owned(), "b".to_owned()]);
+        let evaluation = |confusion: &ConfusionMatrix| {
+            Evaluation::Classification(classification::Evaluation::new(confusion.clone(), MeanLoss::default()))
+        };
         confusion.add(0, 1).unwrap();
-        let zero = Evaluation::new(confusion.clone(), MeanLoss::default());
+        let zero = evaluation(&confusion);
         confusion.add(1, 1).unwrap();
-        let half = Evaluation::new(confusion, MeanLoss::default());
+        let half = evaluation(&confusion);
         assert_eq!([stopping.observe(1, &zero), stopping.observe(2, &half)], [Verdict::Best, Verdict::Best]);
         assert_eq!(stopping.observe(3, &zero), Verdict::Continue);
-        assert_eq!(serde_json::to_string(&Monitor::MacroF1).unwrap(), r#""macro_f1""#);
     }
 }

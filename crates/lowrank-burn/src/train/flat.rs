@@ -7,8 +7,9 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 use lowrank::{Error, Result, Subject};
 
+use super::config::TrainConfig;
 use super::optim::{Group, ParamSlot};
-use crate::attach::Adapters;
+use crate::attach::{Adapters, DEFAULT};
 use crate::values;
 
 /// The parameters that train, in a fixed order.
@@ -31,6 +32,21 @@ impl Trainable {
         Ok(Self { frozen: adapters.frozen_parameters(name)?, ..trainable })
     }
 
+    /// The tensors of the default adapter that a run trains.
+    ///
+    /// # Errors
+    /// When there is no such adapter, or nothing of it is left to train: LoRA-FA leaves `A` alone, and `MiCA` `B`.
+    pub fn of_run(adapters: &Adapters, config: &TrainConfig) -> Result<Self> {
+        let all = Self::of_adapter(adapters, DEFAULT)?;
+        let trained = if config.lorafa { all.without_a() } else { all };
+        if trained.slots.iter().any(|slot| slot.name.contains(".lora_B.")) || !config.lorafa {
+            return Ok(trained);
+        }
+        Err(Error::new(Subject::Config, "LoRA-FA trains B alone, and this adapter freezes it")
+            .at("lorafa")
+            .with_hint("leave lorafa out, or take another init_lora_weights than \"mica\""))
+    }
+
     /// Every parameter of a model: full training.
     #[must_use]
     pub fn of_model<M: Module>(model: &M) -> Self {
@@ -40,16 +56,37 @@ impl Trainable {
     }
 
     fn new(tensors: impl Iterator<Item = (String, ParamId, Vec<usize>)>) -> Self {
-        let (mut slots, mut ids, mut ranges, mut start) = (Vec::new(), Vec::new(), HashMap::new(), 0);
-        for (name, id, shape) in tensors {
-            let len = shape.iter().product();
+        let slot = |(name, id, shape): (String, ParamId, Vec<usize>)| {
             let group = Group::of(&name, shape.len(), name.contains("norm"));
-            ranges.insert(id, start..start + len);
-            start += len;
-            slots.push(ParamSlot { name, len, group });
+            (ParamSlot { name, len: shape.iter().product(), group }, id)
+        };
+        Self::of_slots(tensors.map(slot), Vec::new())
+    }
+
+    fn of_slots(parameters: impl IntoIterator<Item = (ParamSlot, ParamId)>, frozen: Vec<ParamId>) -> Self {
+        let (mut slots, mut ids, mut ranges, mut start) = (Vec::new(), Vec::new(), HashMap::new(), 0);
+        for (slot, id) in parameters {
+            ranges.insert(id, start..start + slot.len);
+            start += slot.len;
+            slots.push(slot);
             ids.push(id);
         }
-        Self { slots, ids, ranges, frozen: Vec::new() }
+        Self { slots, ids, ranges, frozen }
+    }
+
+    /// Without the `A` of any factors, which stay as they are then: [LoRA-FA](super::lorafa).
+    #[must_use]
+    pub(super) fn without_a(self) -> Self {
+        let Self { slots, ids, mut frozen, .. } = self;
+        let is_a = |(slot, _): &(ParamSlot, ParamId)| slot.name.ends_with(".lora_A.weight");
+        let (fixed, trained): (Vec<_>, Vec<_>) = slots.into_iter().zip(ids).partition(is_a);
+        frozen.extend(fixed.into_iter().map(|(_, id)| id));
+        Self::of_slots(trained, frozen)
+    }
+
+    /// Where a parameter is in the vector, if it trains.
+    pub(super) fn range(&self, id: ParamId) -> Option<Range<usize>> {
+        self.ranges.get(&id).cloned()
     }
 
     /// What each run of values is.
@@ -89,8 +126,12 @@ impl Trainable {
     /// When there are not [`Trainable::len`] values.
     #[must_use]
     pub fn write<M: Module>(&self, model: M, flat: &[f32]) -> M {
-        let own = self.ranges.iter().map(|(id, range)| (*id, flat[range.clone()].to_vec())).collect();
-        values::write(model, own)
+        values::write(model, self.by_parameter(flat))
+    }
+
+    /// The vector, parameter by parameter.
+    pub(super) fn by_parameter(&self, flat: &[f32]) -> values::Values {
+        self.ranges.iter().map(|(id, range)| (*id, flat[range.clone()].to_vec())).collect()
     }
 
     /// The values in the model that belong to the adapter and do not train.

@@ -3,6 +3,7 @@
 //! A resumed run cuts the lines after the checkpoint it starts from and goes on, so its log equals that of a run that
 //! was never interrupted, but for the seconds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lowrank::files::storage::{Disk, OpenFile, Storage};
@@ -10,7 +11,7 @@ use lowrank::files::{exists, read_bytes};
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::metrics::Evaluation;
+use crate::tasks::{Evaluation, Score};
 
 /// The name of the log in a run's folder.
 pub const LOG_FILE: &str = "metrics.jsonl";
@@ -18,24 +19,14 @@ pub const LOG_FILE: &str = "metrics.jsonl";
 /// Bytes of a log that is read back: ten million steps.
 const LOG_BYTES: u64 = 2 << 30;
 
-/// The scores of an evaluation, as the log keeps them.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Scores {
-    /// The mean loss.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f64>,
-    /// The share of right predictions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f64>,
-    /// The mean F1 of the classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
-}
+/// The scores of an evaluation by name, those that are finite numbers.
+pub type Scores = BTreeMap<String, f64>;
 
-impl From<&Evaluation> for Scores {
-    fn from(evaluation: &Evaluation) -> Self {
-        Self { loss: evaluation.loss, accuracy: evaluation.accuracy, macro_f1: evaluation.macro_f1 }
-    }
+/// The scores of an evaluation, as the log keeps them.
+#[must_use]
+pub fn scores(evaluation: &Evaluation) -> Scores {
+    let finite = |score: &Score| score.value.filter(|value| value.is_finite());
+    evaluation.scores().iter().filter_map(|score| Some((score.name.to_owned(), finite(score)?))).collect()
 }
 
 /// One line of the log: a training step, an evaluation, or both. What does not apply is left out; a number that is not
@@ -197,7 +188,7 @@ mod tests {
         for step in from..to {
             log.append(&line(step))?;
             if step % 3 == 0 {
-                let eval = Some(Scores { accuracy: Some(0.5), ..Scores::default() });
+                let eval = Some(Scores::from([("accuracy".to_owned(), 0.5)]));
                 log.append(&LogLine { step, eval, ..LogLine::default() })?;
             }
         }

@@ -1,18 +1,18 @@
 //! Training: from a base model and recordings to an adapter, on one machine, through interruptions.
 //!
 //! [`run`] is the whole; the pieces are public for those who write their own loop: [`optim`] and [`schedule`] on flat
-//! vectors of parameters, [`metrics`], [`evaluate`], [`checkpoint`].
+//! vectors of parameters, [`checkpoint`].
 
+mod begin;
 pub mod checkpoint;
 mod config;
 pub mod early_stopping;
-pub mod evaluate;
 #[cfg(test)]
 mod faulty;
 mod flat;
 pub mod gradient;
 pub mod log;
-pub mod metrics;
+mod lorafa;
 mod observe;
 pub mod optim;
 mod outcome;
@@ -23,7 +23,6 @@ pub mod schedule;
 mod trainer;
 
 pub use config::{OptimizerName, TrainConfig};
-pub use evaluate::Prediction;
 pub use flat::Trainable;
 pub use observe::{Event, Observer};
 pub use outcome::Outcome;

@@ -1,6 +1,6 @@
 //! What a run tells whoever watches it, and how it is asked to stop.
 
-use super::metrics::Evaluation;
+use crate::tasks::Evaluation;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone)]
@@ -16,8 +16,10 @@ pub enum Event<'a> {
         trainable: usize,
         /// All parameters.
         all: usize,
-        /// Windows to train on.
-        windows: usize,
+        /// Examples to train on.
+        examples: usize,
+        /// What one of them is called, such as `window`.
+        unit: &'static str,
     },
     /// The run goes on from a checkpoint.
     Resumed {

@@ -8,7 +8,8 @@ use lowrank::digits;
 use lowrank::files::atomic;
 
 use super::log::LogLine;
-use super::metrics::{Evaluation, figure};
+use crate::tasks::classification::figure;
+use crate::tasks::{Better, Evaluation, Score};
 
 mod chart;
 mod heat_map;
@@ -96,11 +97,11 @@ impl Report<'_> {
 
     fn cards(&self) -> String {
         let mut cards = String::new();
-        for (name, _, value) in SCORES.into_iter().skip(1) {
-            let (before, after) = (self.before.and_then(value), self.after.and_then(value));
-            if let Some(after) = after {
-                let more = before.map_or_else(String::new, |before| format!("from {}", percent(Some(before))));
-                cards += &card(name, &percent(Some(after)), &more);
+        for score in self.told().into_iter().filter(|score| score.name != "loss") {
+            let before = self.before.and_then(|before| before.score(score.name));
+            if let Some(after) = score.value {
+                let more = before.map_or_else(String::new, |before| format!("from {}", shown(&score, Some(before))));
+                cards += &card(&capitalised(score.title), &shown(&score, Some(after)), &more);
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "for a percentage with two decimals")]
@@ -111,6 +112,11 @@ impl Report<'_> {
         let best = self.best_step.map_or_else(String::new, |step| format!(", best at {}", grouped(step)));
         let more = format!("{} steps{best}", grouped(steps));
         format!("<div class=\"cards\">\n{cards}{}</div>\n", card("Training time", &duration(self.seconds), &more))
+    }
+
+    /// The scores of what was kept.
+    fn told(&self) -> Vec<Score> {
+        self.after.map(Evaluation::scores).unwrap_or_default()
     }
 
     fn notes(&self) -> String {
@@ -124,34 +130,8 @@ impl Report<'_> {
     /// Before and after, side by side.
     fn scores(&self) -> String {
         let (Some(before), Some(after)) = (self.before, self.after) else { return String::new() };
-        let rows: Vec<String> = SCORES
-            .iter()
-            .map(|(name, lower_is_better, value)| {
-                let (before, after) = (value(before), value(after));
-                let show = if *lower_is_better { |value| figure(value, 4) } else { percent };
-                let change = before.zip(after).map(|(before, after)| after - before);
-                let class = match change {
-                    Some(change) if change != 0.0 => {
-                        if (change < 0.0) == *lower_is_better {
-                            "good"
-                        } else {
-                            "bad"
-                        }
-                    }
-                    _ => "",
-                };
-                let change = match change {
-                    Some(change) if *lower_is_better => format!("{change:+.4}"),
-                    Some(change) => format!("{:+.1} points", 100.0 * change),
-                    None => "-".to_owned(),
-                };
-                let (before, after) = (show(before), show(after));
-                format!(
-                    "<tr><td>{name}</td><td>{before}</td><td>{after}</td><td class=\"{class}\">{change}</td></tr>\n"
-                )
-            })
-            .collect();
-        let samples = format!("Before and after, on {} samples", grouped(after.samples));
+        let rows: Vec<String> = self.told().iter().map(|score| change(score, before.score(score.name))).collect();
+        let samples = format!("Before and after, on {} samples", grouped(after.samples()));
         section(&samples, &table(&["", "before", "after", "change"], &rows.concat()))
     }
 
@@ -165,7 +145,7 @@ impl Report<'_> {
             self.log.iter().filter_map(point).collect()
         };
         let train = Series { name: "training", class: "train", points: points(|line| line.loss), smooth: true };
-        let eval = points(|line| line.eval.and_then(|scores| scores.loss));
+        let eval = points(|line| line.eval.as_ref()?.get("loss").copied());
         let eval = Series { name: "evaluation", class: "eval", points: eval, smooth: false };
         let lr = Series { name: "learning rate", class: "lr", points: points(|line| line.lr), smooth: false };
         let both = if eval.points.is_empty() { vec![train] } else { vec![train, eval] };
@@ -180,7 +160,7 @@ impl Report<'_> {
     fn confusion(&self) -> String {
         let maps: Vec<String> = [("Before", self.before), ("After", self.after)]
             .into_iter()
-            .filter_map(|(name, evaluation)| Some((name, evaluation?)))
+            .filter_map(|(name, evaluation)| Some((name, evaluation?.classification()?)))
             .filter(|(_, evaluation)| !evaluation.classes.is_empty())
             .map(|(name, evaluation)| {
                 format!("<div>\n<h3>{name}</h3>\n{}</div>\n", heat_map(name, &evaluation.confusion))
@@ -194,10 +174,11 @@ impl Report<'_> {
 
     /// Precision, recall and F1 of every class.
     fn classes(&self) -> String {
-        let Some(after) = self.after.filter(|after| !after.classes.is_empty()) else { return String::new() };
+        let [before, after] = [self.before, self.after].map(|one| one.and_then(Evaluation::classification));
+        let Some(after) = after.filter(|after| !after.classes.is_empty()) else { return String::new() };
         let row = |number: usize| {
             let class = &after.classes[number];
-            let before = self.before.and_then(|before| before.classes.get(number)).and_then(|class| class.f1);
+            let before = before.and_then(|before| before.classes.get(number)).and_then(|class| class.f1);
             let (label, support) = (escape(&class.label), grouped(class.support));
             let [precision, recall, f1, before] = [class.precision, class.recall, class.f1, before].map(percent);
             format!(
@@ -229,14 +210,32 @@ impl Report<'_> {
     }
 }
 
-type Score = (&'static str, bool, fn(&Evaluation) -> Option<f64>);
+/// A score before and after: a row of a table.
+fn change(score: &Score, before: Option<f64>) -> String {
+    let change = before.zip(score.value).map(|(before, after)| after - before);
+    let class = match change {
+        Some(change) if change != 0.0 && (change < 0.0) == (score.better == Better::Lower) => "good",
+        Some(change) if change != 0.0 => "bad",
+        _ => "",
+    };
+    let change = match change {
+        Some(change) if score.share => format!("{:+.1} points", 100.0 * change),
+        Some(change) => format!("{change:+.4}"),
+        None => "-".to_owned(),
+    };
+    let (name, before, after) = (capitalised(score.title), shown(score, before), shown(score, score.value));
+    format!("<tr><td>{name}</td><td>{before}</td><td>{after}</td><td class=\"{class}\">{change}</td></tr>\n")
+}
 
-/// The scores: name, whether lower is better, and the value.
-const SCORES: [Score; 3] = [
-    ("Loss", true, |evaluation| evaluation.loss),
-    ("Accuracy", false, |evaluation| evaluation.accuracy),
-    ("Macro F1", false, |evaluation| evaluation.macro_f1),
-];
+/// A value of a score as people read it.
+fn shown(score: &Score, value: Option<f64>) -> String {
+    if score.share { percent(value) } else { figure(value, 4) }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
+}
 
 fn section(heading: &str, body: &str) -> String {
     format!("<section>\n<h2>{heading}</h2>\n{body}\n</section>\n")

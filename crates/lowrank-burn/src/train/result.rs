@@ -13,8 +13,8 @@ use super::outcome::Outcome;
 use super::report::{ClassBalance, REPORT_FILE, Report};
 use super::run::{Data, Run};
 use crate::attach::{Adapters, DEFAULT};
-use crate::data::Dataset;
 use crate::models::{BaseModel, ModelConfig, Network};
+use crate::tasks::{Evaluation, Examples};
 
 /// The settings of a run, as a run file has them.
 pub const SETTINGS: &str = "run.toml";
@@ -68,11 +68,9 @@ impl Results<'_> {
 
     fn report(&self, outcome: &Outcome) -> Result<()> {
         let log = log_lines(&self.run.output.join(LOG_FILE))?;
-        let splits =
-            [("train", Some(&self.data.train)), ("valid", self.data.valid.as_ref()), ("test", self.data.test.as_ref())];
-        let splits: Vec<_> = splits.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
+        let splits: Vec<_> = self.data.splits().collect();
         let skipped = (outcome.skipped_steps > 0).then(|| format!("{} steps were skipped", outcome.skipped_steps));
-        let warnings = splits.iter().flat_map(|(_, data)| data.warnings().iter().cloned());
+        let warnings = splits.iter().flat_map(|(_, examples)| examples.warnings().iter().cloned());
         let report = Report {
             title: &format!("{} on {}", self.title(), self.run.manifest.path().display()),
             command: &self.run.command,
@@ -84,7 +82,7 @@ impl Results<'_> {
             trainable_params: outcome.trainable_parameters as u64,
             all_params: outcome.all_parameters as u64,
             seconds: outcome.seconds,
-            balance: &balance(&self.model.labels, &splits),
+            balance: &balance(&splits),
             notes: &warnings.chain(skipped).collect::<Vec<_>>(),
         };
         report.save(&self.run.output.join(REPORT_FILE))
@@ -106,11 +104,9 @@ fn card(lora: &LoraConfig, outcome: &Outcome) -> String {
     );
     let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
     let (before, after) = (outcome.before.as_ref(), outcome.after.as_ref());
-    for (name, pick) in [
-        ("accuracy", (|evaluation| evaluation.accuracy) as fn(&super::metrics::Evaluation) -> Option<f64>),
-        ("macro F1", |evaluation| evaluation.macro_f1),
-    ] {
-        let _ = writeln!(card, "| {name} | {} | {} |", figure(before.and_then(pick)), figure(after.and_then(pick)));
+    for score in after.or(before).map(Evaluation::scores).unwrap_or_default() {
+        let of = |evaluation: Option<&Evaluation>| figure(evaluation.and_then(|one| one.score(score.name)));
+        let _ = writeln!(card, "| {} | {} | {} |", score.title, of(before), of(after));
     }
     card += "\nOn recordings that were not trained on. Use it with `lowrank eval --adapter`, merge it with `lowrank \
              merge`, or load it in Python with `peft.PeftModel.from_pretrained`. Trained by `lowrank`.\n";
@@ -123,14 +119,14 @@ fn log_lines(path: &Path) -> Result<Vec<LogLine>> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// Windows of each class in each split.
-fn balance(labels: &[String], splits: &[(&str, &Dataset)]) -> ClassBalance {
-    let count = |data: &Dataset, class: usize| data.window_labels().filter(|label| *label == class).count() as u64;
-    let row =
-        |(class, label): (usize, &String)| (label.clone(), splits.iter().map(|(_, data)| count(data, class)).collect());
+/// Examples of each class in each split.
+fn balance(splits: &[(&str, &dyn Examples)]) -> ClassBalance {
+    let counts: Vec<_> = splits.iter().map(|(_, examples)| examples.counts()).collect();
+    let labels = counts.first().into_iter().flatten().map(|(label, _)| label.clone());
+    let of = |class: usize| counts.iter().filter_map(|counts| Some(counts.get(class)?.1)).collect();
     ClassBalance {
         splits: splits.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        classes: labels.iter().enumerate().map(row).collect(),
+        classes: labels.enumerate().map(|(class, label)| (label, of(class))).collect(),
     }
 }
 

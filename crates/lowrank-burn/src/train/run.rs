@@ -1,6 +1,5 @@
 //! A whole run: from a base and a manifest to an adapter, through interruptions.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,22 +9,25 @@ use lowrank::config::LoraConfig;
 use lowrank::files::output_dir::{self, Earlier};
 use lowrank::files::storage::{Disk, Storage as _};
 use lowrank::files::{self, RunLock};
+use lowrank::random::Random;
 use lowrank::{Error, Result, Subject};
 
+use super::begin;
 use super::checkpoint::{CHECKPOINTS, Checkpoint, Progress, sha256_of};
 use super::config::TrainConfig;
-use super::early_stopping::{EarlyStopping, Monitor, Verdict};
-use super::evaluate;
+use super::early_stopping::{EarlyStopping, Verdict};
 use super::flat::Trainable;
-use super::log::{LOG_FILE, LogLine, MetricsLog, Scores};
-use super::metrics::Evaluation;
+use super::log::{LOG_FILE, LogLine, MetricsLog, scores};
+use super::lorafa::Projections;
 use super::observe::{Event, Observer};
 use super::outcome::Outcome;
 use super::result::{RESULT, Results, SETTINGS};
 use super::trainer::{Step, Trainer};
 use crate::attach::{Adapters, DEFAULT, TrainableParameters};
-use crate::data::{Dataset, Manifest, Normalisation, SignalFormat, Split};
+use crate::data::{SignalFormat, Split};
 use crate::models::{Architecture, BaseModel, ModelConfig, Network};
+use crate::tasks::classification::Windows;
+use crate::tasks::{Evaluation, Examples, Manifest, Task};
 use crate::values;
 
 /// What training begins with.
@@ -33,14 +35,40 @@ use crate::values;
 pub enum Start {
     /// A base model.
     Base(Box<BaseModel>),
-    /// An architecture with fresh weights, for the labels of the manifest; its normalisation is fitted to the training
-    /// windows.
+    /// A classifier with fresh weights, for the labels of the manifest; its normalisation is fitted to the training windows.
     New {
         /// The network.
         architecture: Architecture,
         /// The windows it is to read.
         signal: SignalFormat,
     },
+}
+
+impl Start {
+    /// What the model is for; none for a new one, which learns that from the manifest.
+    #[must_use]
+    pub fn task(&self) -> Option<&Task> {
+        match self {
+            Self::Base(base) => Some(&base.config.task),
+            Self::New { .. } => None,
+        }
+    }
+
+    /// The training examples, and the configuration of the model that they are for.
+    ///
+    /// # Errors
+    /// When a recording cannot be used, or there is none to train on.
+    pub fn begin(&self, manifest: &Manifest, config: &TrainConfig) -> Result<(Box<dyn Examples>, ModelConfig)> {
+        match self {
+            Self::Base(base) => Ok((base.config.task.load(manifest, Split::Train, config)?, base.config.clone())),
+            Self::New { architecture, signal } => {
+                let Manifest::Recordings(manifest) = manifest;
+                let (windows, classifier) = Windows::begin(manifest, *signal, config)?;
+                let (architecture, task) = (architecture.clone(), Task::Classification(classifier));
+                Ok((Box::new(windows), ModelConfig { architecture, task }))
+            }
+        }
+    }
 }
 
 /// Everything a run is made of.
@@ -81,15 +109,22 @@ pub struct Run {
 pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     let began = Instant::now();
     run.config.validate()?;
-    let data = Data::load(run, observer)?;
-    let Prepared { network, adapters, model } = prepare(run, &data)?;
+    if run.config.lorafa && run.lora.is_none() {
+        let error = Error::new(Subject::Config, "LoRA-FA needs an adapter, and all weights train here").at("lorafa");
+        return Err(error.with_hint("add [lora] with target_modules, or leave lorafa out"));
+    }
+    let (data, model) = Data::load(run, observer)?;
+    let (network, adapters) = prepare(run, &model, &*data.train)?;
     let trainable = match &adapters {
-        Some(adapters) => Trainable::of_adapter(adapters, DEFAULT)?,
+        Some(adapters) => Trainable::of_run(adapters, &run.config)?,
         None => Trainable::of_model(&network),
     };
-    let counts = match &adapters {
-        Some(adapters) => adapters.trainable_parameters(&network),
-        None => TrainableParameters { trainable: trainable.len(), all: network.num_params() },
+    let all =
+        adapters.as_ref().map_or_else(|| network.num_params(), |adapters| adapters.trainable_parameters(&network).all);
+    let counts = TrainableParameters { trainable: trainable.len(), all };
+    let projections = match adapters.as_ref().filter(|_| run.config.lorafa) {
+        Some(adapters) => Some(Projections::of(adapters, DEFAULT, &network, &trainable)?),
+        None => None,
     };
     let digest = digest(run, &model, &network)?;
 
@@ -102,9 +137,15 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     }
     files::write(&run.output.join(SETTINGS), run.settings.as_bytes())?;
 
-    let trainer = Trainer::new(network, trainable, &data.train, &model.normalization, &run.config, run.seed)?;
-    let (total, steps_per_epoch, windows) = (trainer.total(), trainer.steps_per_epoch(), data.train.len());
-    observer.event(&Event::Started { total, steps_per_epoch, trainable: counts.trainable, all: counts.all, windows });
+    let trainer = Trainer::new(network, trainable, &*data.train, &run.config, run.seed)?.with_projections(projections);
+    observer.event(&Event::Started {
+        total: trainer.total(),
+        steps_per_epoch: trainer.steps_per_epoch(),
+        trainable: counts.trainable,
+        all: counts.all,
+        examples: data.train.len(),
+        unit: data.train.unit(),
+    });
     let mut session = Session::open(run, &data, &model, trainer, digest, resume, began, observer)?;
     session.train(observer)?;
     let outcome = session.finish(adapters.as_ref(), counts, observer)?;
@@ -119,26 +160,21 @@ fn tidy(output: &Path) {
 
 /// The splits that a run uses.
 pub(super) struct Data {
-    pub train: Dataset,
-    pub valid: Option<Dataset>,
-    pub test: Option<Dataset>,
+    pub train: Box<dyn Examples>,
+    pub valid: Option<Box<dyn Examples>>,
+    pub test: Option<Box<dyn Examples>>,
 }
 
 impl Data {
-    fn load(run: &Run, observer: &mut dyn Observer) -> Result<Self> {
-        let format = match &run.start {
-            Start::Base(base) => base.config.signal,
-            Start::New { signal, .. } => *signal,
+    /// The splits, and the model that they are for.
+    fn load(run: &Run, observer: &mut dyn Observer) -> Result<(Self, ModelConfig)> {
+        let (train, model) = run.start.begin(&run.manifest, &run.config)?;
+        let load = |split| {
+            let there = run.manifest.has(split);
+            there.then(|| model.task.load(&run.manifest, split, &run.config)).transpose()
         };
-        let has = |split| run.manifest.recordings().iter().any(|recording| recording.split == split);
-        let load = |split| has(split).then(|| Dataset::load(&run.manifest, split, &format)).transpose();
-        let data = Self {
-            train: Dataset::load(&run.manifest, Split::Train, &format)?,
-            valid: load(Split::Valid)?,
-            test: load(Split::Test)?,
-        };
-        let sets = [Some(&data.train), data.valid.as_ref(), data.test.as_ref()];
-        let warnings = sets.into_iter().flatten().flat_map(Dataset::warnings);
+        let data = Self { train, valid: load(Split::Valid)?, test: load(Split::Test)? };
+        let warnings = data.splits().flat_map(|(_, examples)| examples.warnings());
         for warning in run.manifest.warnings().iter().chain(warnings) {
             observer.event(&Event::Warning(warning));
         }
@@ -148,37 +184,33 @@ impl Data {
                 .expected("rows with split `valid` in the manifest")
                 .with_hint("the `test` split is never looked at while training"));
         }
-        Ok(data)
+        Ok((data, model))
+    }
+
+    /// The splits that there are, with their names.
+    pub fn splits(&self) -> impl Iterator<Item = (&'static str, &dyn Examples)> {
+        let rest = [(Split::Valid, &self.valid), (Split::Test, &self.test)];
+        let rest = rest.into_iter().filter_map(|(split, examples)| Some((split.name(), &**examples.as_ref()?)));
+        [(Split::Train.name(), &*self.train)].into_iter().chain(rest)
     }
 }
 
-struct Prepared {
-    network: Network,
-    adapters: Option<Adapters>,
-    model: ModelConfig,
-}
-
-fn prepare(run: &Run, data: &Data) -> Result<Prepared> {
+fn prepare(run: &Run, model: &ModelConfig, train: &dyn Examples) -> Result<(Network, Option<Adapters>)> {
     let device = Device::flex().autodiff();
-    let (network, model) = match &run.start {
+    let network = match &run.start {
         Start::Base(base) => {
             let network = base.network.clone().train();
             // Frozen weights may be of half precision; without an adapter they train.
-            let network = if run.lora.is_some() { network } else { values::single(network) };
-            (network, base.config.clone())
+            if run.lora.is_some() { network } else { values::single(network) }
         }
-        Start::New { architecture, signal } => {
-            device.seed(lowrank::random::Random::new(run.seed, "init", 0).bits());
-            let labels = run.manifest.labels().to_vec();
-            let normalization = Normalisation::fit(&data.train);
-            let network = architecture.init(labels.len(), &device);
-            (network, ModelConfig { architecture: architecture.clone(), labels, signal: *signal, normalization })
+        Start::New { architecture, .. } => {
+            device.seed(Random::new(run.seed, "init", 0).bits());
+            architecture.init(model.task.outputs(), &device)
         }
     };
-    let Some(lora) = &run.lora else { return Ok(Prepared { network, adapters: None, model }) };
-    let mut adapters = Adapters::default();
-    let network = adapters.attach(network, DEFAULT, lora, run.seed)?;
-    Ok(Prepared { network, adapters: Some(adapters), model })
+    let Some(lora) = &run.lora else { return Ok((network, None)) };
+    let (network, adapters) = begin::attach(network, lora, train, run)?;
+    Ok((network, Some(adapters)))
 }
 
 /// What must be the same for a run to go on: settings, seed, base, and the shape of the data.
@@ -187,10 +219,7 @@ fn digest(run: &Run, model: &ModelConfig, network: &Network) -> Result<String> {
     let mut text = format!("{}\n{}\n", run.seed, model.to_json());
     text += &run.lora.as_ref().map(LoraConfig::to_json).unwrap_or_default();
     text += &serde_json::to_string(&run.config).map_err(|error| Error::new(Subject::Config, error.to_string()))?;
-    for recording in run.manifest.recordings() {
-        let (split, name, label) = (recording.split, recording.path.file_name(), &recording.label);
-        let _ = writeln!(text, "{split:?} {name:?} {label}");
-    }
+    text += &run.manifest.identity();
     // One at a time: the whole network would stand in memory once more.
     let of = |id: ParamId| values::read(network, &[id]).remove(&id).unwrap_or_default();
     let weights = ids.into_iter().map(|id| of(id).into_iter().flat_map(f32::to_le_bytes).collect());
@@ -263,7 +292,7 @@ impl<'a> Session<'a> {
             began,
             seconds_before: 0.0,
             digest,
-            stopping: EarlyStopping::new(Monitor::Accuracy, patience),
+            stopping: EarlyStopping::new(patience),
             best: None,
             before: None,
             valid: None,
@@ -285,7 +314,7 @@ impl<'a> Session<'a> {
     /// How good the base is, before anything is trained.
     fn baseline(&mut self, observer: &mut dyn Observer) -> Result<()> {
         if let (Start::Base(_), Some(test)) = (&self.run.start, &self.data.test) {
-            let evaluation = self.evaluate(test)?;
+            let evaluation = self.evaluate(&**test)?;
             observer.event(&Event::Evaluated { step: 0, name: "before", evaluation: &evaluation });
             self.before = Some(evaluation);
         }
@@ -334,10 +363,10 @@ impl<'a> Session<'a> {
 
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Some(valid) = &self.data.valid else { return Ok(()) };
-        let evaluation = self.evaluate(valid)?;
+        let evaluation = self.evaluate(&**valid)?;
         let step = self.trainer.step;
         observer.event(&Event::Evaluated { step, name: "valid", evaluation: &evaluation });
-        let eval = Some(Scores::from(&evaluation));
+        let eval = Some(scores(&evaluation));
         let line = LogLine { step, epoch: self.trainer.epoch(), eval, seconds: self.seconds(), ..LogLine::default() };
         self.log.append(&line)?;
         self.history.push(line);
@@ -354,11 +383,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn evaluate(&self, dataset: &Dataset) -> Result<Evaluation> {
-        let network = self.trainer.network.valid();
-        let batch_size = self.run.config.eval_batch_size;
-        let logits = evaluate::logits(&network, dataset, &self.model.normalization, batch_size, &Device::flex())?;
-        evaluate::score(&logits, dataset)
+    fn evaluate(&self, examples: &dyn Examples) -> Result<Evaluation> {
+        examples.evaluate(&self.trainer.network.valid(), self.run.config.eval_batch_size)
     }
 
     fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<()> {
@@ -426,9 +452,9 @@ impl<'a> Session<'a> {
             self.trainer.set_params(best);
         }
         if let (None, Some(valid)) = (&self.valid, &self.data.valid) {
-            self.valid = Some(self.evaluate(valid)?);
+            self.valid = Some(self.evaluate(&**valid)?);
         }
-        let after = self.data.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
+        let after = self.data.test.as_ref().map(|test| self.evaluate(&**test)).transpose()?;
         if let Some(evaluation) = &after {
             observer.event(&Event::Evaluated { step: self.trainer.step, name: "after", evaluation });
         }

@@ -1,19 +1,17 @@
 //! One optimiser step after another.
 
-use burn::module::Module;
-use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use lowrank::random::Random;
 use lowrank::{Error, Result, Subject};
 
 use super::config::TrainConfig;
-use super::evaluate::batch;
 use super::flat::Trainable;
 use super::gradient::{clip_norm, non_finite, norm};
+use super::lorafa::Projections;
 use super::optim::Optimizer;
 use super::schedule::Schedule;
-use crate::data::{Dataset, Normalisation};
 use crate::models::Network;
+use crate::tasks::Examples;
 
 /// A network in training: its parameters that train, the optimiser, and where in the data it is.
 pub(super) struct Trainer<'a> {
@@ -27,14 +25,14 @@ pub(super) struct Trainer<'a> {
     pub step: u64,
     pub skipped: u64,
     skipped_in_a_row: u64,
-    data: &'a Dataset,
-    normalisation: &'a Normalisation,
+    data: &'a dyn Examples,
     config: &'a TrainConfig,
-    loss: CrossEntropyLoss,
     device: Device,
     seed: u64,
-    /// The order of the windows in an epoch.
+    /// The order of the examples in an epoch.
     order: (u64, Vec<usize>),
+    /// With LoRA-FA.
+    projections: Option<Projections>,
 }
 
 /// What a step did.
@@ -48,15 +46,13 @@ impl<'a> Trainer<'a> {
     pub fn new(
         network: Network,
         trainable: Trainable,
-        data: &'a Dataset,
-        normalisation: &'a Normalisation,
+        data: &'a dyn Examples,
         config: &'a TrainConfig,
         seed: u64,
     ) -> Result<Self> {
-        let device = network.devices().into_iter().next().unwrap_or_default();
+        let device = network.device();
         let peak = config.learning_rate;
         let optimizer = Optimizer::new(config.optimizer(), peak, config.loraplus(), trainable.slots().to_vec())?;
-        let smoothing = (config.label_smoothing > 0.0).then_some(config.label_smoothing);
         Ok(Self {
             params: trainable.read(&network),
             network,
@@ -67,13 +63,17 @@ impl<'a> Trainer<'a> {
             skipped: 0,
             skipped_in_a_row: 0,
             data,
-            normalisation,
             config,
-            loss: CrossEntropyLossConfig::new().with_smoothing(smoothing).init(&device),
             device,
             seed,
             order: (0, data.order(seed, 0)),
+            projections: None,
         })
+    }
+
+    /// With other gradients for the `B`s, where there are any: LoRA-FA.
+    pub fn with_projections(self, projections: Option<Projections>) -> Self {
+        Self { projections, ..self }
     }
 
     /// Steps of the whole run.
@@ -105,7 +105,7 @@ impl<'a> Trainer<'a> {
 
     /// Takes the next step.
     ///
-    /// Everything random in it, dropout and the order of the windows, is a function of the seed and the step's number, so
+    /// Everything random in it, dropout and the order of the examples, is a function of the seed and the step's number, so
     /// that a resumed run takes the same one.
     ///
     /// # Errors
@@ -120,6 +120,9 @@ impl<'a> Trainer<'a> {
             return self.skip(reason);
         }
         self.skipped_in_a_row = 0;
+        if let Some(projections) = &self.projections {
+            projections.apply(&mut grads);
+        }
         let grad_norm = match self.config.max_grad_norm {
             Some(max) => clip_norm(&mut grads, max),
             None => norm(&grads),
@@ -136,18 +139,14 @@ impl<'a> Trainer<'a> {
         let weight = 1.0 / batches.len() as f32;
         let (mut mean_loss, mut grads) = (0.0, vec![0.0; self.trainable.len()]);
         for indices in batches {
-            let (input, labels) = batch(self.data, self.normalisation, &indices, &self.device)?;
-            let count = labels.len();
-            let labels: Vec<i64> = labels.into_iter().map(|label| i64::try_from(label).unwrap_or(i64::MAX)).collect();
-            let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [count]), &self.device);
-            let loss = self.loss.forward(self.network.forward(input), labels);
+            let loss = self.data.loss(&self.network, &indices)?;
             mean_loss += f64::from(weight) * f64::from(loss.clone().into_scalar::<f32>());
             self.trainable.add_gradients(&self.network, &loss.backward(), weight, &mut grads);
         }
         Ok((mean_loss, grads))
     }
 
-    /// The windows of this step, batch by batch. A step never reaches into the next epoch.
+    /// The examples of this step, batch by batch. A step never reaches into the next epoch.
     fn batches(&mut self) -> Vec<Vec<usize>> {
         let epoch = self.epoch();
         if self.order.0 != epoch {
@@ -191,11 +190,11 @@ impl<'a> Trainer<'a> {
     }
 }
 
-fn steps_per_epoch(data: &Dataset, config: &TrainConfig) -> u64 {
+fn steps_per_epoch(data: &dyn Examples, config: &TrainConfig) -> u64 {
     data.len().div_ceil(config.batch_size).div_ceil(config.gradient_accumulation_steps) as u64
 }
 
 /// Steps of a whole run.
-pub(super) fn total_steps(data: &Dataset, config: &TrainConfig) -> u64 {
+pub(super) fn total_steps(data: &dyn Examples, config: &TrainConfig) -> u64 {
     config.max_steps.unwrap_or_else(|| config.epochs.saturating_mul(steps_per_epoch(data, config)))
 }

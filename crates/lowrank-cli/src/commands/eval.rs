@@ -2,9 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use lowrank_burn::data::{Dataset, Manifest};
-use lowrank_burn::train::evaluate;
-use lowrank_burn::train::metrics::Evaluation;
+use lowrank_burn::tasks::Evaluation;
 use serde::Serialize;
 
 use super::model::Model;
@@ -25,10 +23,7 @@ struct Report {
 /// Evaluates.
 pub fn run(args: &EvalArgs, output: Output) -> Result<Exit, Failure> {
     let model = Model::load(&args.model, output)?;
-    let manifest = model.read_as_asked(Manifest::read(&args.manifest, Some(&model.config.labels))?);
-    let dataset = Dataset::load(&manifest, args.split, &model.config.signal)?;
-    dataset.warnings().iter().for_each(|warning| output.warn(warning));
-    let evaluation = evaluate::score(&model.logits(&dataset)?, &dataset)?;
+    let evaluation = model.evaluate(&model.manifest(&args.manifest)?, args.split)?;
     output.result(&Report {
         model: args.model.model.display().to_string(),
         adapter: args.model.adapter.as_ref().map(|dir| dir.display().to_string()),

@@ -1,23 +1,25 @@
 //! A model ready to be asked: a base directory, and an adapter on it.
 
+use std::path::{Path, PathBuf};
+
 use burn::tensor::Device;
 use lowrank::Result;
 use lowrank_burn::attach::DEFAULT;
-use lowrank_burn::data::{Dataset, Manifest, Reading};
+use lowrank_burn::data::{Reading, Split};
 use lowrank_burn::models::{BaseModel, ModelConfig, Network};
-use lowrank_burn::train::{Prediction, evaluate};
+use lowrank_burn::tasks::{Evaluation, Examples, Manifest, Predictions};
+use lowrank_burn::train::TrainConfig;
 
 use crate::args::ModelArgs;
 use crate::output::Output;
 
 /// A network and what goes with it.
 pub struct Model {
-    /// What its `config.json` says.
-    pub config: ModelConfig,
+    config: ModelConfig,
     network: Network,
     reading: Reading,
     batch_size: usize,
-    device: Device,
+    output: Output,
 }
 
 impl Model {
@@ -26,8 +28,7 @@ impl Model {
     /// # Errors
     /// When a file is missing or malformed, or the adapter does not fit the base.
     pub fn load(args: &ModelArgs, output: Output) -> Result<Self> {
-        let device = Device::flex();
-        let BaseModel { config, network } = BaseModel::load(&args.model, &device, args.dtype)?;
+        let BaseModel { config, network } = BaseModel::load(&args.model, &Device::flex(), args.dtype)?;
         let network = match &args.adapter {
             Some(dir) => {
                 let (network, adapters) = lowrank_burn::load(network, dir)?;
@@ -38,28 +39,44 @@ impl Model {
         };
         let (series_rate, mix_to_mono, skip_short) = (args.sample_rate, args.mix_to_mono, args.skip_short);
         let reading = Reading { series_rate, mix_to_mono, skip_short };
-        Ok(Self { config, network, reading, batch_size: args.batch_size.get(), device })
+        Ok(Self { config, network, reading, batch_size: args.batch_size.get(), output })
     }
 
-    /// A manifest, read as the arguments say.
-    pub fn read_as_asked(&self, mut manifest: Manifest) -> Manifest {
-        manifest.reading = self.reading;
-        manifest
-    }
-
-    /// The logits of every window, in order.
+    /// The recordings that a manifest lists for the model's task.
     ///
     /// # Errors
-    /// When the windows do not fit the network, or a logit is not finite.
-    pub fn logits(&self, dataset: &Dataset) -> Result<Vec<Vec<f32>>> {
-        evaluate::logits(&self.network, dataset, &self.config.normalization, self.batch_size, &self.device)
+    /// See [`Manifest::read`].
+    pub fn manifest(&self, path: &Path) -> Result<Manifest> {
+        Manifest::read(path, Some(&self.config.task), self.reading)
     }
 
-    /// What the network says about every window.
+    /// Recordings without a manifest.
     ///
     /// # Errors
-    /// As [`Self::logits`].
-    pub fn predictions(&self, dataset: &Dataset) -> Result<Vec<Prediction>> {
-        Ok(evaluate::predictions(self.logits(dataset)?, dataset, self.config.signal.rate))
+    /// See [`Manifest::of_recordings`].
+    pub fn recordings(&self, paths: &[PathBuf]) -> Result<Manifest> {
+        Manifest::of_recordings(paths, &self.config.task, self.reading)
+    }
+
+    /// How well it does on a split.
+    ///
+    /// # Errors
+    /// When a recording cannot be used, or an output is not finite.
+    pub fn evaluate(&self, manifest: &Manifest, split: Split) -> Result<Evaluation> {
+        self.examples(manifest, split)?.evaluate(&self.network, self.batch_size)
+    }
+
+    /// What it says about the examples of a split.
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`].
+    pub fn predict(&self, manifest: &Manifest, split: Split) -> Result<Predictions> {
+        self.examples(manifest, split)?.predict(&self.network, self.batch_size)
+    }
+
+    fn examples(&self, manifest: &Manifest, split: Split) -> Result<Box<dyn Examples>> {
+        let examples = self.config.task.load(manifest, split, &TrainConfig::default())?;
+        examples.warnings().iter().for_each(|warning| self.output.warn(warning));
+        Ok(examples)
     }
 }

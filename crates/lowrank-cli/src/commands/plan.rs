@@ -9,15 +9,15 @@ use burn::module::Module as _;
 use burn::tensor::Device;
 use lowrank::Result;
 use lowrank::adapter::GroupMode;
-use lowrank::config::LoraConfig;
 use lowrank::files::adapter_dir;
 use lowrank::target::Target;
 use lowrank_burn::attach::{DEFAULT, TrainableParameters};
-use lowrank_burn::data::{Dataset, Manifest, SignalFormat, Split};
+use lowrank_burn::data::{self, Split};
 use lowrank_burn::models::{BaseModel, Network};
 use lowrank_burn::survey::{ModuleSite, ParamSite, Survey};
+use lowrank_burn::tasks::{Examples, Manifest};
 use lowrank_burn::train::report::REPORT_FILE;
-use lowrank_burn::train::{ADAPTER, MODEL, OptimizerName, RESULT, SETTINGS, TrainConfig};
+use lowrank_burn::train::{ADAPTER, MODEL, OptimizerName, RESULT, SETTINGS, Start, TrainConfig, Trainable};
 
 use self::report::{Data, Module, Report};
 use super::train::prepare;
@@ -30,9 +30,9 @@ use crate::run_file::{Model, RunPlan, Settings};
 pub fn run(args: PlanArgs, output: Output) -> Result<Exit, Failure> {
     let plan = RunPlan::new(&Settings::read(args.file.as_deref(), args.settings.0)?)?;
     let model = Planned::of(&plan)?;
-    let adapted = Adapted::of(&model.network, plan.lora.as_ref(), plan.seed)?;
+    let adapted = Adapted::of(&model.network, &plan)?;
     adapted.warnings.iter().for_each(|warning| output.warn(warning));
-    let data = plan.manifest.as_deref().map(|path| data(path, &plan, &model, output)).transpose()?;
+    let data = plan.manifest.as_deref().map(|path| examples(path, &plan, &model, output)).transpose()?;
     let (trainable, all) = (adapted.parameters.trainable, adapted.parameters.all);
     let modules = adapted.modules(&Survey::of(&model.network)?)?;
     let report = Report {
@@ -59,25 +59,25 @@ pub fn run(args: PlanArgs, output: Output) -> Result<Exit, Failure> {
 struct Planned {
     base: Option<String>,
     network: Network,
-    labels: Option<Vec<String>>,
-    signal: SignalFormat,
+    start: Start,
 }
 
 impl Planned {
     fn of(plan: &RunPlan) -> Result<Self> {
         match &plan.model {
             Model::Base(dir) => {
-                let BaseModel { config, network } = BaseModel::load(dir, &Device::flex(), plan.dtype)?;
+                let model = BaseModel::load(dir, &Device::flex(), plan.dtype)?;
                 let base = Some(dir.display().to_string());
-                Ok(Self { base, network, labels: Some(config.labels), signal: config.signal })
+                Ok(Self { base, network: model.network.clone(), start: Start::Base(Box::new(model)) })
             }
             Model::New { architecture, signal } => {
-                let classes = match &plan.manifest {
-                    Some(path) => Manifest::read(path, None)?.labels().len(),
+                let outputs = match &plan.manifest {
+                    Some(path) => data::Manifest::read(path, None)?.labels().len(),
                     None => 1,
                 };
-                let network = architecture.init(classes, &Device::flex());
-                Ok(Self { base: None, network, labels: None, signal: *signal })
+                let network = architecture.init(outputs, &Device::flex());
+                let start = Start::New { architecture: architecture.clone(), signal: *signal };
+                Ok(Self { base: None, network, start })
             }
         }
     }
@@ -95,19 +95,24 @@ struct Adapted {
 }
 
 impl Adapted {
-    fn of(network: &Network, lora: Option<&LoraConfig>, seed: u64) -> Result<Self> {
+    fn of(network: &Network, plan: &RunPlan) -> Result<Self> {
         let all = network.num_params();
-        let Some(lora) = lora else {
+        let Some(lora) = &plan.lora else {
             let parameters = TrainableParameters { trainable: all, all };
             let (targets, saved, warnings) = (Vec::new(), Vec::new(), Vec::new());
             return Ok(Self { targets, saved, parameters, warnings, vectors: false, full: true });
         };
-        let (adapted, adapters) = lowrank_burn::attach(network.clone(), lora, seed)?;
+        // A plan needs shapes alone, and some starts would need a run.
+        let shapes = if lora.init_lora_weights.needs_data() { lora.with_plain_start() } else { lora.clone() };
+        let (adapted, adapters) = lowrank_burn::attach(network.clone(), &shapes, plan.seed)?;
         let tensors = adapters.trainable_tensors(DEFAULT)?.into_iter().map(|tensor| tensor.name);
         Ok(Self {
             targets: adapters.targets(DEFAULT)?.to_vec(),
             saved: tensors.filter(|name| !name.contains(".lora_")).collect(),
-            parameters: adapters.trainable_parameters(&adapted),
+            parameters: TrainableParameters {
+                trainable: Trainable::of_run(&adapters, &plan.train)?.len(),
+                ..adapters.trainable_parameters(&adapted)
+            },
             warnings: adapters.warnings(DEFAULT)?.to_vec(),
             vectors: lora.lora_bias || lora.use_dora,
             full: false,
@@ -176,17 +181,20 @@ fn writes(adapter: bool) -> Vec<String> {
     result.chain(["metrics.jsonl", REPORT_FILE, SETTINGS, RESULT].map(str::to_owned)).collect()
 }
 
-/// The windows of every split, and the steps they come to.
-fn data(path: &Path, plan: &RunPlan, model: &Planned, output: Output) -> Result<Data> {
-    let mut manifest = Manifest::read(path, model.labels.as_deref())?;
-    manifest.reading = plan.reading;
-    let there = |split: &Split| manifest.recordings().iter().any(|recording| recording.split == *split);
-    let mut windows = Vec::new();
-    for split in Split::ALL.into_iter().filter(there) {
-        let dataset = Dataset::load(&manifest, split, &model.signal)?;
-        dataset.warnings().iter().for_each(|warning| output.warn(warning));
-        windows.push((split.name(), dataset.len()));
+/// The examples of every split, and the steps they come to.
+fn examples(path: &Path, plan: &RunPlan, model: &Planned, output: Output) -> Result<Data> {
+    let manifest = Manifest::read(path, model.start.task(), plan.reading)?;
+    let (train, config) = model.start.begin(&manifest, &plan.train)?;
+    let unit = train.unit();
+    let mut counts = Vec::new();
+    let mut count = |split: Split, loaded: &dyn Examples| {
+        loaded.warnings().iter().for_each(|warning| output.warn(warning));
+        counts.push((split.name(), loaded.len()));
+    };
+    count(Split::Train, &*train);
+    for split in [Split::Valid, Split::Test].into_iter().filter(|split| manifest.has(*split)) {
+        count(split, &*config.task.load(&manifest, split, &plan.train)?);
     }
     manifest.warnings().iter().for_each(|warning| output.warn(warning));
-    Ok(Data::new(path, windows, &plan.train))
+    Ok(Data::new(path, unit, counts, &plan.train))
 }

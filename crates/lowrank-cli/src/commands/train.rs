@@ -5,9 +5,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use lowrank::Result;
-use lowrank_burn::data::Manifest;
 use lowrank_burn::models::{BaseModel, Dtype};
-use lowrank_burn::train::metrics::Evaluation;
+use lowrank_burn::tasks::{Evaluation, Manifest};
 use lowrank_burn::train::{self, Outcome, Run, Start};
 use serde::Serialize;
 
@@ -44,12 +43,7 @@ pub fn prepare(plan: RunPlan, resume: bool) -> Result<Run> {
         Model::Base(dir) => Start::Base(Box::new(BaseModel::load(&dir, &Device::flex(), plan.dtype)?)),
         Model::New { architecture, signal } => Start::New { architecture, signal },
     };
-    let labels = match &start {
-        Start::Base(base) => Some(base.config.labels.as_slice()),
-        Start::New { .. } => None,
-    };
-    let mut manifest = Manifest::read(&path, labels)?;
-    manifest.reading = plan.reading;
+    let manifest = Manifest::read(&path, start.task(), plan.reading)?;
     Ok(Run {
         start,
         lora: plan.lora,
@@ -73,10 +67,10 @@ fn command_line() -> String {
 /// The flags that read other recordings as this run reads its own.
 fn reading_flags(run: &Run) -> String {
     let rate = match &run.start {
-        Start::Base(base) => base.config.signal.rate,
+        Start::Base(base) => base.config.task.rate(),
         Start::New { signal, .. } => signal.rate,
     };
-    let reading = run.manifest.reading;
+    let reading = run.manifest.reading();
     let other_rate = reading.series_rate.filter(|series| series.total_cmp(&rate).is_ne());
     let mut flags = other_rate.map(|series| format!(" --sample-rate {series}")).unwrap_or_default();
     for (flag, set) in [(" --mix-to-mono", reading.mix_to_mono), (" --skip-short", reading.skip_short)] {
@@ -162,15 +156,12 @@ impl Display for Report {
 fn scores(evaluations: &[(&'static str, &Evaluation)]) -> Table {
     let columns = evaluations.iter().map(|(name, _)| (*name, Align::Right));
     let mut table = Table::new(&[("", Align::Left)].into_iter().chain(columns).collect::<Vec<_>>());
-    let mut figure = |name: &str, figure: fn(&Evaluation) -> Option<f64>| {
-        let shown = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.4}"));
-        let cells = evaluations.iter().map(|(_, one)| shown(figure(one)));
-        table.row([name.to_owned()].into_iter().chain(cells));
-    };
-    figure("accuracy", |one| one.accuracy);
-    figure("macro F1", |one| one.macro_f1);
-    figure("loss", |one| one.loss);
-    let windows = evaluations.iter().map(|(_, one)| one.samples.to_string());
-    table.row(["windows".to_owned()].into_iter().chain(windows));
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.4}"));
+    for score in evaluations.first().map(|(_, one)| one.scores()).unwrap_or_default() {
+        let cells = evaluations.iter().map(|(_, one)| shown(one.score(score.name)));
+        table.row([score.title.to_owned()].into_iter().chain(cells));
+    }
+    let samples = evaluations.iter().map(|(_, one)| one.samples().to_string());
+    table.row(["samples".to_owned()].into_iter().chain(samples));
     table
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use lowrank_burn::attach::TrainableParameters;
-use lowrank_burn::train::metrics::Evaluation;
+use lowrank_burn::tasks::Evaluation;
 use lowrank_burn::train::{Event, Observer};
 
 use super::{ODD, Output, units};
@@ -61,8 +61,9 @@ impl Progress {
 
     fn evaluated(&self, step: u64, name: &str, evaluation: &Evaluation) {
         let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
-        let (accuracy, f1) = (figure(evaluation.accuracy), figure(evaluation.macro_f1));
-        let scores = format!("{name}: accuracy {accuracy}, macro F1 {f1}, loss {}", figure(evaluation.loss));
+        let scores = evaluation.scores();
+        let scores: Vec<_> = scores.iter().map(|score| format!("{} {}", score.title, figure(score.value))).collect();
+        let scores = format!("{name}: {}", scores.join(", "));
         match self.losses.last().filter(|_| name == "valid") {
             Some(loss) => self.say(&format!("step {step}/{}: loss {loss:.4}, {scores}", self.total)),
             None => self.say(&scores),
@@ -73,11 +74,11 @@ impl Progress {
 impl Observer for Progress {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { total, steps_per_epoch, trainable, all, windows } => {
+            Event::Started { total, steps_per_epoch, trainable, all, examples, unit } => {
                 self.total = *total;
                 self.say(&TrainableParameters { trainable: *trainable, all: *all }.to_string());
-                let windows = units::count(*windows as u64, "window");
-                self.say(&format!("{windows}, {steps_per_epoch} steps an epoch, {}", units::count(*total, "step")));
+                let examples = units::count(*examples as u64, unit);
+                self.say(&format!("{examples}, {steps_per_epoch} steps an epoch, {}", units::count(*total, "step")));
             }
             Event::Resumed { step } => {
                 self.bar.set_position(*step);

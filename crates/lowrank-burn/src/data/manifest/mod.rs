@@ -86,6 +86,7 @@ pub struct Recording {
 pub struct Manifest {
     path: PathBuf,
     labels: Vec<String>,
+    labelled: bool,
     recordings: Vec<Recording>,
     warnings: Vec<String>,
     /// How the recordings are read.
@@ -135,7 +136,8 @@ impl Manifest {
 
         let mut warnings = overlap::leaks(&recordings);
         warnings.extend(label_warnings(&recordings, &collected, labels.is_some()));
-        Ok(Self { path: path.to_owned(), labels: collected, recordings, warnings, reading: Reading::default() })
+        let (path, reading) = (path.to_owned(), Reading::default());
+        Ok(Self { path, labels: collected, labelled: true, recordings, warnings, reading })
     }
 
     /// Whole recordings of which it is not known what they show: all of them carry the first label and are in split
@@ -160,6 +162,7 @@ impl Manifest {
         Ok(Self {
             path: "input".into(),
             labels: labels.to_vec(),
+            labelled: false,
             recordings: paths.iter().enumerate().map(recording).collect(),
             warnings: Vec::new(),
             reading: Reading::default(),
@@ -176,6 +179,12 @@ impl Manifest {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Whether the rows say what the recordings show; not so for [`Manifest::of_recordings`].
+    #[must_use]
+    pub fn labelled(&self) -> bool {
+        self.labelled
     }
 
     /// The rows, in the order of the file.

@@ -3,11 +3,17 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 
 use proptest::prelude::*;
 
-use super::super::early_stopping::Monitor;
 use super::super::faulty::Faulty;
-use super::super::metrics::{ConfusionMatrix, MeanLoss};
+use super::super::log::scores;
 use super::super::optim::Group;
 use super::*;
+use crate::tasks::classification::{self, ConfusionMatrix, MeanLoss};
+
+fn evaluation(label: &str, loss: MeanLoss) -> Evaluation {
+    let mut confusion = ConfusionMatrix::new(vec![label.to_owned(), "ü".to_owned()]);
+    confusion.add(0, 1).unwrap();
+    Evaluation::Classification(classification::Evaluation::new(confusion, loss))
+}
 
 fn slots(lens: &[usize]) -> Vec<ParamSlot> {
     let slot = |(number, len): (usize, &usize)| ParamSlot { name: format!("p{number}"), len: *len, group: Group::A };
@@ -18,8 +24,8 @@ fn checkpoint(step: u64) -> Checkpoint {
     let value = f32::from(u16::try_from(step).unwrap());
     let mut loss = MeanLoss::default();
     loss.add(0.1 + 0.2, 3);
-    let baseline = Evaluation::new(ConfusionMatrix::new(vec!["a".to_owned(), "ü".to_owned()]), loss);
-    let mut early_stopping = EarlyStopping::new(Monitor::Loss, Some(3));
+    let baseline = evaluation("a", loss);
+    let mut early_stopping = EarlyStopping::new(Some(3));
     early_stopping.observe(step, &baseline);
     let progress = Progress {
         step,
@@ -29,7 +35,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         config_digest: sha256(b"[train]\n"),
         slots: slots(&[1, 2]),
         early_stopping,
-        history: vec![LogLine { step, eval: Some((&baseline).into()), seconds: 0.1, ..LogLine::default() }],
+        history: vec![LogLine { step, eval: Some(scores(&baseline)), seconds: 0.1, ..LogLine::default() }],
         baseline: Some(baseline),
         counters: BTreeMap::from([("skipped_steps".to_owned(), 2)]),
         seconds: 1.0 / 3.0,
@@ -236,7 +242,7 @@ proptest! {
                 seconds,
                 slots: slots(&lens),
                 counters: counts.into_iter().enumerate().map(|(n, count)| (format!("{label}{n}"), count)).collect(),
-                baseline: Some(Evaluation::new(ConfusionMatrix::new(vec![label]), MeanLoss::default())),
+                baseline: Some(evaluation(&label, MeanLoss::default())),
                 early_stopping: EarlyStopping {
                     best: score.is_finite().then_some(super::super::early_stopping::Best { step, value: score }),
                     ..EarlyStopping::default()

@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::svg::{self, Anchor};
-use crate::train::metrics::ConfusionMatrix;
+use crate::tasks::classification::ConfusionMatrix;
 
 /// Labels longer than this are cut; pointing at a cell shows them whole.
 const LABEL: usize = 18;

@@ -1,6 +1,6 @@
 use super::super::log::Scores;
-use super::super::metrics::{ConfusionMatrix, MeanLoss};
 use super::*;
+use crate::tasks::classification::{self, ConfusionMatrix, MeanLoss};
 
 fn evaluation(counts: [[u64; 3]; 3], mean: f64) -> Evaluation {
     let mut confusion = ConfusionMatrix::new(["idle", "<bearing> & \"gear\"", "imbalance"].map(str::to_owned).to_vec());
@@ -11,14 +11,16 @@ fn evaluation(counts: [[u64; 3]; 3], mean: f64) -> Evaluation {
     }
     let mut loss = MeanLoss::default();
     loss.add(mean, confusion.samples());
-    Evaluation::new(confusion, loss)
+    Evaluation::Classification(classification::Evaluation::new(confusion, loss))
 }
 
 fn log() -> Vec<LogLine> {
     let step = |step: u64| {
         let x = f64::from(u32::try_from(step).unwrap());
         let loss = Some(0.1 + 1.0 / (1.0 + x / 10.0));
-        let eval = step.is_multiple_of(10).then(|| Scores { loss: loss.map(|loss| loss + 0.05), ..Scores::default() });
+        let eval = step
+            .is_multiple_of(10)
+            .then(|| loss.map(|loss| ("loss".to_owned(), loss + 0.05)).into_iter().collect::<Scores>());
         LogLine { step, loss, lr: Some(1e-3 * (1.0 - x / 60.0)), eval, ..LogLine::default() }
     };
     (1..=60).map(step).collect()

@@ -73,28 +73,31 @@ pub struct Module {
 pub struct Data {
     /// The list of recordings.
     pub manifest: String,
-    /// Windows of each split.
-    pub windows: Vec<(&'static str, usize)>,
-    /// Windows in a step.
-    pub windows_per_step: usize,
+    /// What an example is called, such as `window`.
+    pub unit: &'static str,
+    /// Examples of each split.
+    pub examples: Vec<(&'static str, usize)>,
+    /// Examples in a step.
+    pub examples_per_step: usize,
     /// Steps in an epoch.
     pub steps_per_epoch: usize,
     /// Steps in all.
     pub steps: u64,
-    /// Windows in a batch of an evaluation.
+    /// Examples in a batch of an evaluation.
     #[serde(skip)]
     pub eval_batch_size: usize,
 }
 
 impl Data {
-    /// The steps that `windows` come to.
-    pub fn new(manifest: &Path, windows: Vec<(&'static str, usize)>, train: &TrainConfig) -> Self {
-        let training = windows.iter().find(|(split, _)| *split == "train").map_or(0, |(_, count)| *count);
+    /// The steps that `examples` come to.
+    pub fn new(manifest: &Path, unit: &'static str, examples: Vec<(&'static str, usize)>, train: &TrainConfig) -> Self {
+        let training = examples.iter().find(|(split, _)| *split == "train").map_or(0, |(_, count)| *count);
         let steps_per_epoch = training.div_ceil(train.batch_size).div_ceil(train.gradient_accumulation_steps);
         Self {
             manifest: manifest.display().to_string(),
-            windows,
-            windows_per_step: train.batch_size * train.gradient_accumulation_steps,
+            unit,
+            examples,
+            examples_per_step: train.batch_size * train.gradient_accumulation_steps,
             steps_per_epoch,
             steps: train.max_steps.unwrap_or_else(|| train.epochs.saturating_mul(steps_per_epoch as u64)),
             eval_batch_size: train.eval_batch_size,
@@ -103,7 +106,7 @@ impl Data {
 
     /// Batches of the `test` split.
     pub fn test_batches(&self) -> usize {
-        let test = self.windows.iter().find(|(split, _)| *split == "test").map_or(0, |(_, count)| *count);
+        let test = self.examples.iter().find(|(split, _)| *split == "test").map_or(0, |(_, count)| *count);
         test.div_ceil(self.eval_batch_size)
     }
 }
@@ -119,10 +122,10 @@ impl Display for Report {
         line(f, if self.adapter { "adapter" } else { "weights" }, units::bytes(self.bytes as u64))?;
         line(f, "optimiser", units::bytes(self.optimizer_bytes as u64))?;
         if let Some(data) = &self.data {
-            let windows = data.windows.iter().map(|(split, count)| format!("{count} {split}")).collect::<Vec<_>>();
-            line(f, "windows", format!("{} in {}", windows.join(", "), data.manifest))?;
-            let (step, epoch) = (data.windows_per_step, data.steps_per_epoch);
-            line(f, "steps", format!("{} of {step} windows, {epoch} an epoch", data.steps))?;
+            let examples = data.examples.iter().map(|(split, count)| format!("{count} {split}")).collect::<Vec<_>>();
+            line(f, &format!("{}s", data.unit), format!("{} in {}", examples.join(", "), data.manifest))?;
+            let (step, epoch) = (units::count(data.examples_per_step as u64, data.unit), data.steps_per_epoch);
+            line(f, "steps", format!("{} of {step}, {epoch} an epoch", data.steps))?;
             if let Some(seconds) = self.seconds_per_step {
                 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
                 let all = units::seconds(seconds * data.steps as f64);

@@ -5,6 +5,8 @@ use std::fmt;
 use lowrank::{Error, Result, Subject};
 use serde::{Deserialize, Serialize};
 
+use crate::tasks::Score;
+
 /// How often samples of each class were taken for each class: rows are the truth, columns the prediction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
@@ -156,7 +158,7 @@ impl MeanLoss {
     }
 }
 
-/// One pass over an evaluation set. Displays as a table; as JSON it holds every number of it.
+/// One pass over windows that have a class. Displays as a table; as JSON it holds every number of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// How many samples were seen.
@@ -186,10 +188,20 @@ impl Evaluation {
             confusion,
         }
     }
+
+    /// The figures that are told first, the loss last.
+    #[must_use]
+    pub fn scores(&self) -> Vec<Score> {
+        vec![
+            Score::share("accuracy", "accuracy", self.accuracy),
+            Score::share("macro_f1", "macro F1", self.macro_f1),
+            Score::loss(self.loss),
+        ]
+    }
 }
 
 /// `value` with so many decimals, or a dash for what has none.
-pub(super) fn figure(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 

@@ -1,0 +1,85 @@
+//! What networks are trained for: each task has its recordings, its loss, its figures and its predictions.
+//!
+//! Training, evaluation and prediction know examples only: [`Manifest`] lists the recordings of a run, [`Task::load`] makes
+//! [`Examples`] of one split of them, and an [`Evaluation`] tells its [`Score`]s. A new task is a folder with its examples
+//! and its evaluation, and one line in [`Task`], [`Manifest`] and [`Evaluation`].
+
+pub mod classification;
+mod evaluation;
+mod examples;
+mod manifest;
+
+use lowrank::Result;
+use serde_json::{Map, Value};
+
+use crate::data::Split;
+use crate::models::Architecture;
+use crate::train::TrainConfig;
+
+pub use evaluation::{Better, Evaluation, Score};
+pub use examples::{Examples, Predictions};
+pub use manifest::Manifest;
+
+/// What a base model is for, and what its `config.json` says about that.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// One class for each window of a recording.
+    Classification(classification::Classifier),
+}
+
+impl Task {
+    /// Takes the keys of the task out of a `config.json`.
+    ///
+    /// # Errors
+    /// When a key is missing or wrong.
+    pub fn take(keys: &mut Map<String, Value>) -> Result<Self> {
+        classification::Classifier::take(keys).map(Self::Classification)
+    }
+
+    /// Checks that a network can do it.
+    ///
+    /// # Errors
+    /// When the recordings have other channels than the network.
+    pub fn check(&self, architecture: &Architecture) -> Result<()> {
+        match self {
+            Self::Classification(classifier) => classifier.check(architecture.channels()),
+        }
+    }
+
+    /// The keys of the task in a `config.json`.
+    #[must_use]
+    pub fn to_map(&self) -> Map<String, Value> {
+        match self {
+            Self::Classification(classifier) => classifier.to_map(),
+        }
+    }
+
+    /// Samples a second of the recordings that the network reads, in Hz.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        match self {
+            Self::Classification(classifier) => classifier.signal.rate,
+        }
+    }
+
+    /// Outputs of the network's head.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Classification(classifier) => classifier.labels.len(),
+        }
+    }
+
+    /// The examples of one split.
+    ///
+    /// # Errors
+    /// When a recording cannot be used, or there is none.
+    pub fn load(&self, manifest: &Manifest, split: Split, config: &TrainConfig) -> Result<Box<dyn Examples>> {
+        match (self, manifest) {
+            (Self::Classification(classifier), Manifest::Recordings(manifest)) => {
+                let windows = classification::Windows::load(manifest, split, classifier, config)?;
+                Ok(Box::new(windows))
+            }
+        }
+    }
+}

@@ -18,6 +18,9 @@ use crate::values;
 /// Added to the diagonal of `A·Aᵀ`, as in PEFT.
 const DELTA: f64 = 1e-8;
 
+/// A row of which so small a share of the longest is left beside the others has nothing but [`DELTA`] of its own.
+const DEPENDENT: f64 = 1e-7;
+
 /// What turns the gradient of every `B` into LoRA-FA's.
 #[derive(Debug, Clone)]
 pub(super) struct Projections(Vec<Projection>);
@@ -106,7 +109,7 @@ fn inverse(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     let mut inverse: Vec<f64> = (0..size * size).map(|at| if at / size == at % size { 1.0 } else { 0.0 }).collect();
     for pivot in 0..size {
         let value = matrix[pivot * size + pivot];
-        if value <= 1e-12 * largest || value <= 2.0 * DELTA {
+        if value <= DEPENDENT * largest || value <= 2.0 * DELTA {
             return None;
         }
         for column in 0..size {

@@ -21,6 +21,7 @@ import random_models
 import remade_adapters
 import trained_adapter
 from lowrank import Lowrank
+from models import fracast
 from tally import Tally
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/lowrank")
     parser.add_argument("--watch", type=Path, default=ROOT / "examples/watch", help="folder with base/, adapt.toml and the manifests")
     parser.add_argument("--seeds", type=int, default=50, help="how many random models")
+    parser.add_argument("--models", action="store_true", help="the architectures instead: real weights, adapters to PEFT and from it")
     options = parser.parse_args()
 
     torch.set_num_threads(2)
@@ -36,6 +38,9 @@ def main() -> int:
     tally, binary = Tally(), Lowrank(options.binary.absolute())
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        if options.models:
+            fracast.check(tally, binary, scratch)
+            return tally.close()
         golden_adapters.check(tally, binary, ROOT / "golden/adapters", scratch)
         random_models.check(tally, binary, options.seeds, scratch)
         combined_adapters.check(tally, binary, options.seeds, scratch)

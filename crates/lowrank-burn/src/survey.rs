@@ -10,6 +10,9 @@ use lowrank::{Error, Result, Subject};
 
 use crate::adapter::LoraAdapter;
 
+/// [`crate::nn::BareConv1d`], whose parameters are no module of their own in `PyTorch`.
+const BARE: &str = "BareConv1d";
+
 /// The modules of a model in the order in which Burn visits them, each before its children.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
@@ -81,7 +84,7 @@ impl ModuleSite {
     /// The full `PyTorch` key of one of its parameters.
     #[must_use]
     pub fn key(&self, param: &ParamSite) -> String {
-        join(&self.path, &param.name)
+        if self.class == BARE { format!("{}_{}", self.path, param.name) } else { join(&self.path, &param.name) }
     }
 
     /// What an adapter sits on, when the module is of a kind that can have one.
@@ -92,7 +95,7 @@ impl ModuleSite {
         let kind = match self.class.as_str() {
             "Linear" => LayerKind::Linear,
             "Embedding" => LayerKind::Embedding,
-            "Conv1d" => LayerKind::Conv1d,
+            "Conv1d" | BARE => LayerKind::Conv1d,
             "Conv2d" => LayerKind::Conv2d,
             "Conv3d" => LayerKind::Conv3d,
             _ => return Ok(None),

@@ -69,6 +69,25 @@ fn every_kind_and_type_gets_its_delta() {
     }
 }
 
+/// As in models that call `F.conv1d` with parameters of their own.
+#[test]
+fn a_layer_without_a_module_of_its_own_gets_its_delta() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    save_adapter(root.path(), &fixture::config(), &fixture::adapter(1));
+    let model = fixture::model(FloatType::F32);
+    let bare = |name: &str| name.replace("encoder.conv2.", "encoder.conv2_");
+    fixture::save(&path("base.safetensors"), &model);
+    fixture::save(&path("bare.safetensors"), &model.into_iter().map(|(name, tensor)| (bare(&name), tensor)).collect());
+    for name in ["base", "bare"] {
+        merge(&path(&format!("{name}.safetensors")), &path("adapter"), &path(&format!("{name}-out.safetensors"))).unwrap();
+    }
+    let [plain, merged] = ["base-out.safetensors", "bare-out.safetensors"].map(|name| Checkpoint::open(&path(name)).unwrap());
+    for name in plain.names() {
+        assert_eq!(plain.read(name).unwrap(), merged.read(&bare(name)).unwrap(), "{name}");
+    }
+}
+
 #[test]
 fn a_folder_keeps_its_shards_and_its_other_files() {
     let root = tempfile::tempdir().unwrap();

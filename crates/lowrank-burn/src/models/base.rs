@@ -45,7 +45,7 @@ impl ModelConfig {
         let Some(Value::String(model_type)) = keys.shift_remove("model_type") else {
             return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture"));
         };
-        let task = Task::take(&mut keys)?;
+        let task = Task::take(&model_type, &mut keys)?;
         let architecture = Architecture::from_map(&model_type, keys)?;
         task.check(&architecture)?;
         Ok(Self { architecture, task })

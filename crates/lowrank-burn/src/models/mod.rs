@@ -6,6 +6,7 @@
 
 mod base;
 mod dtype;
+pub mod fracast;
 pub mod tcn;
 mod weight_norm;
 mod weights;
@@ -24,6 +25,8 @@ pub use weights::{load as load_weights, save as save_weights};
 pub enum Architecture {
     /// `"model_type": "tcn"`.
     Tcn(tcn::TcnConfig),
+    /// `"model_type": "fracast"`.
+    Fracast(fracast::FracastConfig),
 }
 
 /// The network of one architecture.
@@ -31,9 +34,11 @@ pub enum Architecture {
 pub enum Network {
     /// A dilated temporal convolutional network.
     Tcn(tcn::Tcn),
+    /// A forecaster.
+    Fracast(fracast::Fracast),
 }
 
-const MODEL_TYPES: [&str; 1] = ["tcn"];
+const MODEL_TYPES: [&str; 2] = ["tcn", "fracast"];
 
 impl Architecture {
     /// Reads the keys of `model_type`'s own configuration.
@@ -43,6 +48,7 @@ impl Architecture {
     pub fn from_map(model_type: &str, keys: Map<String, Value>) -> Result<Self> {
         match model_type {
             "tcn" => tcn::TcnConfig::from_map(keys).map(Self::Tcn),
+            "fracast" => fracast::FracastConfig::from_map(keys).map(Self::Fracast),
             other => {
                 let error =
                     Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
@@ -60,6 +66,7 @@ impl Architecture {
     pub fn to_map(&self) -> Map<String, Value> {
         let (model_type, keys) = match self {
             Self::Tcn(config) => ("tcn", serde_json::to_value(config)),
+            Self::Fracast(config) => ("fracast", serde_json::to_value(config)),
         };
         let mut map = Map::new();
         map.insert("model_type".into(), model_type.into());
@@ -69,11 +76,12 @@ impl Architecture {
         map
     }
 
-    /// A network with fresh random weights, for `classes` classes.
+    /// A network with fresh random weights, for `classes` classes where it tells any.
     #[must_use]
     pub fn init(&self, classes: usize, device: &Device) -> Network {
         match self {
             Self::Tcn(config) => Network::Tcn(tcn::Tcn::new(config, classes, device)),
+            Self::Fracast(config) => Network::Fracast(fracast::Fracast::new(config, device)),
         }
     }
 
@@ -82,6 +90,7 @@ impl Architecture {
     pub fn channels(&self) -> usize {
         match self {
             Self::Tcn(config) => config.in_channels,
+            Self::Fracast(_) => 1,
         }
     }
 }
@@ -98,10 +107,13 @@ impl Network {
     /// # Shapes
     /// - input: `[batch, channels, samples]`, normalised
     /// - output: `[batch, classes]`
-    #[must_use]
-    pub fn forward(&self, input: Tensor<3>) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// When the network is not a classifier.
+    pub fn forward(&self, input: Tensor<3>) -> Result<Tensor<2>> {
         match self {
-            Self::Tcn(tcn) => tcn.forward(input),
+            Self::Tcn(tcn) => Ok(tcn.forward(input)),
+            Self::Fracast(_) => Err(Error::new(Subject::Model, "a `fracast` forecasts series, it tells no classes")),
         }
     }
 }

@@ -2,11 +2,13 @@
 //! sends an attached adapter through the fused operations of [`crate::ops`].
 //!
 //! Change `use burn::nn::conv::Conv1d` to `use lowrank_burn::nn::Conv1d` and a model trains its adapters without the
-//! dense weight gradient, and with `lora_dropout`. [`Conv1d`] has PyTorch's padding modes besides.
+//! dense weight gradient, and with `lora_dropout`. [`Conv1d`] has PyTorch's padding modes besides; [`BareConv1d`] is the filter that
+//! serves at many dilations.
 //!
 //! What stands between such layers is here too, in one pass over memory each: [`LayerNorm`], [`GroupNorm`], [`BatchNorm`] by
 //! its running statistics, [`Gelu`] and [`Lstm`]. Adapters do not attach to them.
 
+mod bare_conv1d;
 mod batch_norm;
 mod conv;
 mod conv1d;
@@ -20,6 +22,7 @@ mod linear;
 mod lstm;
 mod observe;
 
+pub use bare_conv1d::BareConv1d;
 pub use batch_norm::{BatchNorm, BatchNormConfig};
 pub use conv1d::{Conv1d, Conv1dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::classification;
+use super::{classification, forecasting};
 
 /// One pass over a split. Displays as a table; as JSON it holds every number of it, and its task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ use super::classification;
 pub enum Evaluation {
     /// Of windows that have a class.
     Classification(classification::Evaluation),
+    /// Of forecasts.
+    Forecasting(forecasting::Evaluation),
 }
 
 /// One figure of an evaluation.
@@ -30,12 +32,14 @@ pub struct Score {
 }
 
 /// Which way a figure is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Better {
     /// As accuracy.
     Higher,
     /// As a loss.
     Lower,
+    /// Nearer to this, as the share of values in a band that is to hold so many.
+    Near(f64),
 }
 
 impl Score {
@@ -57,6 +61,7 @@ impl Score {
         match self.better {
             Better::Higher => value > than,
             Better::Lower => value < than,
+            Better::Near(target) => (value - target).abs() < (than - target).abs(),
         }
     }
 }
@@ -67,6 +72,7 @@ impl Evaluation {
     pub fn samples(&self) -> u64 {
         match self {
             Self::Classification(evaluation) => evaluation.samples,
+            Self::Forecasting(evaluation) => evaluation.forecasts,
         }
     }
 
@@ -75,6 +81,7 @@ impl Evaluation {
     pub fn scores(&self) -> Vec<Score> {
         match self {
             Self::Classification(evaluation) => evaluation.scores(),
+            Self::Forecasting(evaluation) => evaluation.scores(),
         }
     }
 
@@ -95,6 +102,7 @@ impl Evaluation {
     pub fn classification(&self) -> Option<&classification::Evaluation> {
         match self {
             Self::Classification(evaluation) => Some(evaluation),
+            Self::Forecasting(_) => None,
         }
     }
 }
@@ -103,6 +111,7 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Classification(evaluation) => evaluation.fmt(f),
+            Self::Forecasting(evaluation) => evaluation.fmt(f),
         }
     }
 }

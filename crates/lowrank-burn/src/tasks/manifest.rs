@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use lowrank::Result;
+use lowrank::{Error, Result, Subject};
 
-use super::Task;
+use super::{Task, forecasting};
 use crate::data::{self, Reading, Split};
 
 /// The recordings of a run.
@@ -13,6 +13,8 @@ use crate::data::{self, Reading, Split};
 pub enum Manifest {
     /// Each with a label: for classification.
     Recordings(data::Manifest),
+    /// Parts of series: for forecasting.
+    Series(forecasting::Manifest),
 }
 
 impl Manifest {
@@ -21,7 +23,14 @@ impl Manifest {
     /// # Errors
     /// When the file cannot be read, or a row is wrong: see [`data::Manifest::read`].
     pub fn read(path: &Path, task: Option<&Task>, reading: Reading) -> Result<Self> {
-        let labels = task.map(|Task::Classification(classifier)| &*classifier.labels);
+        let labels = match task {
+            Some(Task::Forecasting(_)) => {
+                of_steps(&reading)?;
+                return forecasting::Manifest::read(path).map(Self::Series);
+            }
+            Some(Task::Classification(classifier)) => Some(&*classifier.labels),
+            None => None,
+        };
         let mut manifest = data::Manifest::read(path, labels)?;
         manifest.reading = reading;
         Ok(Self::Recordings(manifest))
@@ -32,7 +41,13 @@ impl Manifest {
     /// # Errors
     /// All files that are missing or of an unknown kind.
     pub fn of_recordings(paths: &[PathBuf], task: &Task, reading: Reading) -> Result<Self> {
-        let Task::Classification(classifier) = task;
+        let classifier = match task {
+            Task::Forecasting(_) => {
+                of_steps(&reading)?;
+                return forecasting::Manifest::of_series(paths).map(Self::Series);
+            }
+            Task::Classification(classifier) => classifier,
+        };
         let mut manifest = data::Manifest::of_recordings(paths, &classifier.labels)?;
         manifest.reading = reading;
         Ok(Self::Recordings(manifest))
@@ -43,6 +58,7 @@ impl Manifest {
     pub fn path(&self) -> &Path {
         match self {
             Self::Recordings(manifest) => manifest.path(),
+            Self::Series(manifest) => manifest.path(),
         }
     }
 
@@ -51,6 +67,7 @@ impl Manifest {
     pub fn reading(&self) -> Reading {
         match self {
             Self::Recordings(manifest) => manifest.reading,
+            Self::Series(_) => Reading::default(),
         }
     }
 
@@ -59,6 +76,7 @@ impl Manifest {
     pub fn warnings(&self) -> &[String] {
         match self {
             Self::Recordings(manifest) => manifest.warnings(),
+            Self::Series(manifest) => manifest.warnings(),
         }
     }
 
@@ -67,6 +85,7 @@ impl Manifest {
     pub fn has(&self, split: Split) -> bool {
         match self {
             Self::Recordings(manifest) => manifest.recordings().iter().any(|recording| recording.split == split),
+            Self::Series(manifest) => manifest.rows().iter().any(|row| row.split == split),
         }
     }
 
@@ -81,7 +100,17 @@ impl Manifest {
                     let _ = writeln!(text, "{split:?} {name:?} {label}");
                 }
             }
+            Self::Series(manifest) => text += &manifest.identity(),
         }
         text
     }
+}
+
+/// Series are read step by step, as they are.
+fn of_steps(reading: &Reading) -> Result<()> {
+    if *reading == Reading::default() {
+        return Ok(());
+    }
+    let error = Error::new(Subject::Config, "`sample_rate`, `mix_to_mono` and `skip_short` are for recordings");
+    Err(error.with_hint("leave them out: a forecaster reads series step by step"))
 }

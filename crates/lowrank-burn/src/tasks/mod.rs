@@ -7,9 +7,10 @@
 pub mod classification;
 mod evaluation;
 mod examples;
+pub mod forecasting;
 mod manifest;
 
-use lowrank::Result;
+use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
 
 use crate::data::Split;
@@ -25,6 +26,8 @@ pub use manifest::Manifest;
 pub enum Task {
     /// One class for each window of a recording.
     Classification(classification::Classifier),
+    /// The next steps of a series.
+    Forecasting(forecasting::Forecaster),
 }
 
 impl Task {
@@ -32,8 +35,11 @@ impl Task {
     ///
     /// # Errors
     /// When a key is missing or wrong.
-    pub fn take(keys: &mut Map<String, Value>) -> Result<Self> {
-        classification::Classifier::take(keys).map(Self::Classification)
+    pub fn take(model_type: &str, keys: &mut Map<String, Value>) -> Result<Self> {
+        match model_type {
+            "fracast" => forecasting::Forecaster::read(keys).map(Self::Forecasting),
+            _ => classification::Classifier::take(keys).map(Self::Classification),
+        }
     }
 
     /// Checks that a network can do it.
@@ -43,6 +49,7 @@ impl Task {
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
         match self {
             Self::Classification(classifier) => classifier.check(architecture.channels()),
+            Self::Forecasting(_) => Ok(()),
         }
     }
 
@@ -51,14 +58,16 @@ impl Task {
     pub fn to_map(&self) -> Map<String, Value> {
         match self {
             Self::Classification(classifier) => classifier.to_map(),
+            Self::Forecasting(_) => Map::new(),
         }
     }
 
-    /// Samples a second of the recordings that the network reads, in Hz.
+    /// Samples a second of the recordings that the network reads, in Hz; 1 for series, which have steps.
     #[must_use]
     pub fn rate(&self) -> f64 {
         match self {
             Self::Classification(classifier) => classifier.signal.rate,
+            Self::Forecasting(_) => 1.0,
         }
     }
 
@@ -67,6 +76,7 @@ impl Task {
     pub fn outputs(&self) -> usize {
         match self {
             Self::Classification(classifier) => classifier.labels.len(),
+            Self::Forecasting(forecaster) => forecaster.quantiles.len(),
         }
     }
 
@@ -80,6 +90,11 @@ impl Task {
                 let windows = classification::Windows::load(manifest, split, classifier, config)?;
                 Ok(Box::new(windows))
             }
+            (Self::Forecasting(forecaster), Manifest::Series(manifest)) => {
+                Ok(Box::new(forecasting::Forecasts::load(manifest, split, forecaster, config)?))
+            }
+            (_, manifest) => Err(Error::new(Subject::Data, "the manifest is for another task")
+                .at(manifest.path().display())),
         }
     }
 }

@@ -9,7 +9,7 @@ use lowrank::files::atomic;
 
 use super::log::LogLine;
 use crate::tasks::classification::figure;
-use crate::tasks::{Better, Evaluation, Score};
+use crate::tasks::{Evaluation, Score};
 
 mod chart;
 mod heat_map;
@@ -213,9 +213,9 @@ impl Report<'_> {
 /// A score before and after: a row of a table.
 fn change(score: &Score, before: Option<f64>) -> String {
     let change = before.zip(score.value).map(|(before, after)| after - before);
-    let class = match change {
-        Some(change) if change != 0.0 && (change < 0.0) == (score.better == Better::Lower) => "good",
-        Some(change) if change != 0.0 => "bad",
+    let class = match before.zip(score.value) {
+        Some((before, after)) if score.is_better(after, before) => "good",
+        Some((before, after)) if score.is_better(before, after) => "bad",
         _ => "",
     };
     let change = match change {

@@ -62,7 +62,10 @@ impl Start {
         match self {
             Self::Base(base) => Ok((base.config.task.load(manifest, Split::Train, config)?, base.config.clone())),
             Self::New { architecture, signal } => {
-                let Manifest::Recordings(manifest) = manifest;
+                let Manifest::Recordings(manifest) = manifest else {
+                    return Err(Error::new(Subject::Config, "a new base is a classifier, and this is no list of recordings")
+                        .at(manifest.path().display()));
+                };
                 let (windows, classifier) = Windows::begin(manifest, *signal, config)?;
                 let (architecture, task) = (architecture.clone(), Task::Classification(classifier));
                 Ok((Box::new(windows), ModelConfig { architecture, task }))

@@ -5,6 +5,7 @@ mod combine;
 mod diff;
 mod errors;
 mod extract;
+mod forecast;
 mod help;
 mod inspect;
 mod merge;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::adapter_dir;
 use super::checkpoint::Checkpoint;
-use super::merge_plan::{Change, plan};
+use super::merge_plan::{Change, parameter, plan};
 use crate::adapter::infer::infer_layer;
 use crate::adapter::{GroupMode, LayerKind};
 use crate::config::{LoraConfig, Patterns};
@@ -64,7 +64,7 @@ pub fn check_adapter(base: &Path, adapter: &Path) -> Result<Check> {
         }
     }
     for (path, tensors) in &state.modules {
-        let Some(info) = model.get(&format!("{path}.weight")) else { continue };
+        let Some(info) = model.get(&parameter(&model, path, "weight")) else { continue };
         let Ok(layer) = infer_layer(&info.shape, tensors, config.fan_in_fan_out) else { continue };
         let factors = state.factors(path, &layer, config);
         let fits = factors.and_then(|factors| match factors.mode() {

@@ -198,7 +198,7 @@ impl<'a> Merging<'a> {
         let Some(float) = self.model.get(name).and_then(|info| float_type(info.dtype)) else {
             return Err(here(Error::new(Subject::Merge, "not of a floating-point type")));
         };
-        let report = if name.strip_prefix(module.as_str()) == Some(".bias") {
+        let report = if matches!(name.strip_prefix(module.as_str()), Some(".bias" | "_bias")) {
             let Some(merged) = merge_bias(Some(&base.whole(name)?), float, &[&factors]).map_err(here)? else {
                 return Err(here(Error::new(Subject::Merge, "the adapter has no bias to add")));
             };

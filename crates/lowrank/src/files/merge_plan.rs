@@ -41,7 +41,8 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
                 layers.push((path, layer.clone()));
                 let names = [Some("weight"), module.bias.is_some().then_some("bias")];
                 for name in names.into_iter().flatten() {
-                    changes.entry(format!("{path}.{name}")).or_default().module = Some((path.clone(), layer.clone()));
+                    let change = changes.entry(parameter(base, path, name)).or_default();
+                    change.module = Some((path.clone(), layer.clone()));
                 }
             }
             Err(error) => errors.push(error.at(format_args!("module `{path}`"))),
@@ -50,6 +51,13 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
     errors.extend(orientation(&layers, adapter.config.fan_in_fan_out));
     Error::all(errors)?;
     Ok(changes)
+}
+
+/// The tensor of a module's parameter. A model that calls `F.conv1d` itself holds `dw_weight` and `dw_bias` where the module
+/// `dw` would have `dw.weight` and `dw.bias`.
+pub(super) fn parameter(base: &Checkpoint, module: &str, name: &str) -> String {
+    let (own, bare) = (format!("{module}.{name}"), format!("{module}_{name}"));
+    if base.get(&own).is_none() && base.get(&bare).is_some() { bare } else { own }
 }
 
 fn replaceable(base: &Checkpoint, parameter: &str, shape: &[usize]) -> Result<()> {
@@ -65,7 +73,7 @@ fn replaceable(base: &Checkpoint, parameter: &str, shape: &[usize]) -> Result<()
 
 /// The layer under the adapter of the module at `path`.
 fn adapted(base: &Checkpoint, path: &str, module: &ModuleTensors, fan_in_fan_out: bool) -> Result<Layer> {
-    let name = format!("{path}.weight");
+    let name = parameter(base, path, "weight");
     let Some(info) = base.get(&name) else { return Err(missing(base, &name)) };
     if float_type(info.dtype).is_none() {
         return Err(Error::new(Subject::Merge, "the base weight is not floating point")
@@ -75,7 +83,7 @@ fn adapted(base: &Checkpoint, path: &str, module: &ModuleTensors, fan_in_fan_out
     }
     let layer = infer_layer(&info.shape, module, fan_in_fan_out)?;
     if module.bias.is_some() {
-        let bias = format!("{path}.bias");
+        let bias = parameter(base, path, "bias");
         let Some(info) = base.get(&bias) else {
             return Err(Error::new(Subject::Merge, "the adapter has a bias (`lora_bias`), the base layer has none")
                 .expected(format!("a tensor `{bias}` to add it to"))

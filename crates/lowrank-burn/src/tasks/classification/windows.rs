@@ -76,7 +76,7 @@ impl Windows {
         let mut all = Vec::with_capacity(windows.len());
         for indices in windows.chunks(batch_size.max(1)) {
             let (input, _) = self.batch(indices, &device)?;
-            let output = network.forward(input);
+            let output = network.forward(input)?;
             let classes = output.dims()[1];
             all.extend(values::of(output).chunks(classes.max(1)).map(<[f32]>::to_vec));
         }
@@ -135,7 +135,7 @@ impl Examples for Windows {
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [count]), &device);
         let smoothing = (self.label_smoothing > 0.0).then_some(self.label_smoothing);
         let loss = CrossEntropyLossConfig::new().with_smoothing(smoothing).init(&device);
-        Ok(loss.forward(network.forward(input), labels))
+        Ok(loss.forward(network.forward(input)?, labels))
     }
 
     /// Accuracy, macro-F1, confusion matrix and mean cross-entropy.

@@ -498,3 +498,10 @@ def two_adapters():
     """`default` in the directory itself and `voice` in its folder, both saved, `default` active."""
     layers = [("conv", nn.Conv1d(4, 6, 3, padding=1)), ("head", nn.Linear(9, 3))]
     return Case(layers, (2, 4, 9), lora(["conv", "head"], 2, 4), adapters=["default", "voice"])
+
+
+@case
+def bias_all_saved_whole():
+    """bias="all" with modules_to_save: PEFT writes the bias of a module saved whole three times."""
+    layers = [("conv", nn.Conv1d(4, 6, 3, padding=1)), ("head", nn.Linear(8, 3))]
+    return Case(layers, (2, 4, 8), lora(["conv"], 2, 4, bias="all", modules_to_save=["head"]))

@@ -18,4 +18,4 @@ def randomise(model: PeftModel, own_group_only: bool):
                 tensor.add_(0.5 * torch.randn_like(tensor))
             if own_group_only and ".lora_A." in name:
                 layer = model.get_submodule(name.split(".lora_A.")[0])
-                keep_own_group(tensor, layer.get_base_layer().groups)
+                keep_own_group(tensor, getattr(layer.get_base_layer(), "groups", 1))

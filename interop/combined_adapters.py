@@ -11,6 +11,7 @@ from pathlib import Path
 import peft
 import torch
 
+from features import Features
 from lowrank import Lowrank
 from random_models import describe, draw
 from randomise import randomise
@@ -85,18 +86,40 @@ def models(seeds: int):
             yield seed, rng, base.float(), config
 
 
-def check(tally: Tally, binary: Lowrank, seeds: int, scratch: Path):
+def peft_agrees(base, adapters: list[Path], weights: list[float], chosen: dict, expected: dict) -> bool:
+    """Whether PEFT itself makes the combination, and makes it right. It takes no rank that one of the layers has not."""
+    if "svd_rank" in chosen:
+        weights_of = [tensor for tensor in base.parameters() if tensor.dim() > 1]
+        chosen = chosen | {"svd_rank": min(min(tensor.shape[0], tensor[0].numel()) for tensor in weights_of)}
+    try:
+        assert_close(combined_by_peft(base, adapters, weights, chosen), expected, base.state_dict())
+    except Exception:
+        return False
+    return True
+
+
+def describe_kind(kind: str, base) -> str:
+    """The row of the table: PEFT treats convolutions over two axes as linear layers, and the others not at all."""
+    others = any(tensor.dim() in (3, 5) for tensor in base.parameters())
+    return f"combination {kind}" + (", with Conv1d or Conv3d" if others else "")
+
+
+def check(tally: Tally, features: Features, binary: Lowrank, seeds: int, scratch: Path):
     for seed, rng, base, config in models(seeds):
         weights = [rng.choice([1.0, -1.0, round(rng.uniform(-2, 2), 2)]) for _ in range(rng.choice([1, 2, 2, 3]))]
         chosen = settings(rng, base, config, len(weights))
         kind = chosen["combination_type"]
-        with tally.check(f"combine {seed}: {kind} of {len(weights)}: {describe(base, config)}"):
+        expected = None
+        with tally.check(f"combine {seed}: {kind} of {len(weights)}: {describe(base, config)}") as passed:
             folder = scratch / f"combine-{seed}"
             adapters = make(rng, base, config, len(weights), kind in SUMS, folder)
             binary.combine(adapters, weights, folder / "combined", chosen)
             expect = sum_of_deltas if kind in SUMS else combined_by_peft
             expected = expect(base, adapters, weights, chosen)
             assert_close(merged(base, folder / "combined"), expected, base.state_dict())
+        if expected is not None:
+            peft_works = peft_agrees(base, adapters, weights, chosen, expected)
+            features.add([describe_kind(kind, base)], peft_works, passed.yes)
 
 
 def make(rng: random.Random, base, config: peft.LoraConfig, count: int, any_rank: bool, folder: Path) -> list[Path]:

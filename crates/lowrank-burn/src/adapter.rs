@@ -116,7 +116,7 @@ impl Change {
         }
     }
 
-    /// `value` with the change in it; `base` is what it was before the first.
+    /// `value` with the change in it; `base` is what it was before the first, or what has taken its place.
     fn apply<const D: usize>(&self, value: Tensor<D>, base: &Tensor<D>, multiplier: f32) -> Tensor<D> {
         let shape = value.shape();
         let dtype = value.dtype();
@@ -212,8 +212,11 @@ impl Reparameterization for LoraAdapter {
     const NAME: &'static str = "lora_adapter";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let changed = |value, (change, multiplier): (&Change, f32)| change.apply(value, &base, multiplier);
-        self.active().into_iter().fold(base.clone(), changed)
+        let changed = |(value, base): (Tensor<D>, Tensor<D>), (change, multiplier): (&Change, f32)| {
+            let value = change.apply(value, &base, multiplier);
+            if matches!(change, Change::Replace(_)) { (value.clone(), value) } else { (value, base) }
+        };
+        self.active().into_iter().fold((base.clone(), base), changed).0
     }
 }
 

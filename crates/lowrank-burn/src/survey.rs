@@ -35,6 +35,8 @@ pub struct ModuleSite {
     pub stride: Option<usize>,
     /// Whether it is one of the drop-in layers of [`crate::nn`].
     pub fused: bool,
+    /// Whether it keeps running statistics as Burn's own layers do, in which no adapter can put others.
+    pub own_statistics: bool,
 }
 
 /// A parameter of a module.
@@ -193,6 +195,7 @@ impl Surveyor<'_> {
             groups: None,
             stride: None,
             fused: false,
+            own_statistics: false,
         });
         self.places.insert(path, self.survey.modules.len() - 1);
         self.survey.modules.len() - 1
@@ -208,6 +211,7 @@ impl ModuleVisitor for Surveyor<'_> {
         site.groups = site.groups.or(number(fields, "groups"));
         site.stride = site.stride.or(number(fields, "stride"));
         site.fused |= fields.contains("fused: Fused");
+        site.own_statistics |= fields.contains("RunningState");
         let field = &self.stack[depth].0;
         let transposed = site.class == "Linear" && field == "weight";
         let shape = param.lazy_shape().to_vec();

@@ -5,7 +5,6 @@
 mod fixture;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -72,7 +71,7 @@ fn adapter(dir: &Path) -> usize {
             Factors::new(layer.clone(), GroupMode::Dense, RANK, 0.25, values("A"), values("B"), None).unwrap();
         (format!("layers.{number}.fc"), ModuleTensors::from_factors(&factors, FloatType::F32).unwrap())
     });
-    let state = StateDict { modules: modules.collect(), saved: BTreeMap::new() };
+    let state = StateDict { modules: modules.collect(), ..StateDict::default() };
     adapter_dir::write(dir, &config, &state, None).unwrap();
     usize::try_from(fs::metadata(dir.join("adapter_model.safetensors")).unwrap().len()).unwrap()
 }

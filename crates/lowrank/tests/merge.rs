@@ -177,7 +177,7 @@ fn shared_factors_are_merged_without_knowing_the_groups() {
     let factors = Factors::new(layer, mode, 3, 2.0, a, b, None).unwrap();
     let tensors = ModuleTensors::from_factors(&factors, FloatType::F32).unwrap();
     assert_eq!((tensors.a.shape(), tensors.b.shape()), (&[3, 4, 5][..], &[12, 3, 1][..]));
-    let state = StateDict { modules: BTreeMap::from([("encoder.conv2".into(), tensors)]), saved: BTreeMap::new() };
+    let state = StateDict { modules: BTreeMap::from([("encoder.conv2".into(), tensors)]), ..StateDict::default() };
     let config = LoraConfig { r: 3, lora_alpha: 6.0, group_mode: mode, ..fixture::config() };
     save_adapter(root.path(), &config, &state);
     merge(&base, &root.path().join("adapter"), &out).unwrap();

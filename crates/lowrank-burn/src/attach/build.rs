@@ -32,10 +32,10 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     pub fn build(&self, resolution: &Resolution) -> Result<(Changes, Vec<Part>)> {
         let saved = self.saved(resolution);
-        let mut base = (self.base)(&saved.iter().map(|(_, param)| param.id).collect::<Vec<_>>());
-        let replaced = saved.into_iter().map(|(site, param)| {
+        let mut base = (self.base)(&saved.iter().map(|(_, param, _)| param.id).collect::<Vec<_>>());
+        let replaced = saved.into_iter().map(|(site, param, trains)| {
             let own = base.remove(&param.id).unwrap_or_default();
-            self.replace(site, param, own)
+            self.replace(site, param, own, trains)
         });
         let replaced: Vec<_> = replaced.collect();
         let adapted = resolution.targets.iter().map(|target| self.low_rank(target));
@@ -210,25 +210,45 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The base parameters that are trained beside the factors.
-    fn saved(&self, resolution: &Resolution) -> Vec<(&ModuleSite, &ParamSite)> {
+    /// The base parameters that an adapter has values of its own for, and whether they are trained beside the factors: not
+    /// the statistics of a norm, nor the embedding that PEFT saves along when an adapter sits on it.
+    fn saved(&self, resolution: &Resolution) -> Vec<(&ModuleSite, &ParamSite, bool)> {
         let below = |path: &str, module: &String| path == module || path.starts_with(&format!("{module}."));
         let in_module = |site: &ModuleSite| resolution.modules_to_save.iter().any(|module| below(&site.path, module));
         let is_bias = |param: &ParamSite| param.name == "bias";
+        let trains = |site: &ModuleSite, param: &ParamSite| match self.config.bias {
+            _ if in_module(site) => !param.name.starts_with("running_"),
+            Bias::None => false,
+            Bias::All => is_bias(param),
+            Bias::LoraOnly => is_bias(param) && resolution.targets.iter().any(|target| target.path == site.path),
+        };
+        let stored = |site: &ModuleSite, param: &ParamSite| match self.source {
+            Source::New { .. } => false,
+            Source::State(state) => state.saved.contains_key(&site.key(param)),
+        };
         self.survey
             .params()
-            .filter(|(site, param)| match self.config.bias {
-                _ if in_module(site) => true,
-                Bias::None => false,
-                Bias::All => is_bias(param),
-                Bias::LoraOnly => is_bias(param) && resolution.targets.iter().any(|target| target.path == site.path),
-            })
+            .map(|(site, param)| (site, param, trains(site, param)))
+            .filter(|&(site, param, trains)| trains || in_module(site) || stored(site, param))
             .collect()
     }
 
-    /// A parameter that is trained itself; it starts as the base's `own` value unless a file has another.
-    fn replace(&self, site: &ModuleSite, param: &ParamSite, own: Vec<f32>) -> Result<(Changes, Vec<Part>)> {
+    /// A parameter with a value of the adapter's own; it starts as the base's `own` value unless a file has another.
+    fn replace(
+        &self,
+        site: &ModuleSite,
+        param: &ParamSite,
+        own: Vec<f32>,
+        trains: bool,
+    ) -> Result<(Changes, Vec<Part>)> {
         let key = site.key(param);
+        if site.own_statistics && param.name.starts_with("running_") {
+            return Err(Error::new(Subject::Adapter, "the running statistics of a stock Burn norm cannot be replaced")
+                .at(&key)
+                .with_hint(
+                    "use `lowrank_burn::nn::BatchNorm` in the model instead of Burn's: same fields, same weights",
+                ));
+        }
         let values = match self.source {
             Source::New { .. } => own,
             Source::State(state) => {
@@ -246,8 +266,8 @@ impl Builder<'_> {
             }
         };
         let value = self.vector(&values);
-        let part =
-            Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape(), trains: true };
+        let value = if trains { value } else { value.set_require_grad(false) };
+        let part = Part { id: value.id, role: Role::Saved(key, param.transposed), shape: param.torch_shape(), trains };
         let keeps_type = site.fused && site.class != "Embedding";
         let replace = Replace { value, adapter: self.name.to_owned(), keeps_type };
         Ok((vec![(param.id, Change::Replace(replace))], vec![part]))

@@ -7,7 +7,7 @@ use burn::module::{Module, ParamId};
 use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
 use lowrank::adapter::tensor::Tensor;
 use lowrank::adapter::{DoraNorm, Factors, GroupMode, Magnitude};
-use lowrank::config::LoraConfig;
+use lowrank::config::{InitLoraWeights, LoraConfig};
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
 use lowrank::{Error, Result, Subject, suggest};
@@ -44,7 +44,8 @@ impl Adapters {
     fn all_used(&self, name: &str, state: &StateDict) -> Result<()> {
         let entry = self.entry(name)?;
         let targets: BTreeSet<&str> = entry.resolution.targets.iter().map(|target| target.path.as_str()).collect();
-        let saved: BTreeSet<&str> = entry.parts.iter().filter_map(|part| part.role.saved_key()).collect();
+        let saved = entry.parts.iter().filter_map(|part| part.role.saved_key());
+        let saved: BTreeSet<&str> = saved.chain(entry.kept.counters.keys().map(String::as_str)).collect();
         let left = |kind: &str, key: &str, known: &BTreeSet<&str>| {
             let error = Error::new(Subject::Adapter, format!("the model has no such {kind}")).at(key);
             match suggest::nearest(key, known.iter().copied()) {
@@ -111,6 +112,7 @@ impl Adapters {
                 state.saved.insert(key.clone(), Tensor::from_values(FloatType::F32, part.shape.clone(), &own)?);
             }
         }
+        entry.kept.write(&mut state);
         Ok((entry.saved_config(), state))
     }
 
@@ -126,16 +128,24 @@ impl Adapters {
 }
 
 impl Entry {
-    /// The configuration as a file has it: words of our own spelt out as the modules they stand for, and no norm named
-    /// where PEFT's is the same.
+    /// The configuration as a file has it: words of our own spelt out as the modules they stand for, no norm named where
+    /// PEFT's is the same, and no start that PEFT refuses on a convolution, which it would do while loading the adapter.
     fn saved_config(&self) -> LoraConfig {
-        let reduces_base = self.config.init_lora_weights.reduces_base();
+        let init = &self.config.init_lora_weights;
+        let refused = matches!(init, InitLoraWeights::Orthogonal | InitLoraWeights::Mica | InitLoraWeights::Eva)
+            && self.resolution.targets.iter().any(|target| !target.layer.kernel().is_empty());
         let grouped = self.resolution.targets.iter().any(|target| target.layer.groups() > 1);
         LoraConfig {
             dora_norm: if grouped { self.config.dora_norm } else { DoraNorm::Peft },
             target_modules: Some(self.resolution.target_modules.clone()),
             inference_mode: true,
-            ..if reduces_base { self.config.with_rank_doubled() } else { self.config.clone() }
+            ..if init.reduces_base() {
+                self.config.with_rank_doubled()
+            } else if refused {
+                self.config.with_plain_start()
+            } else {
+                self.config.clone()
+            }
         }
     }
 

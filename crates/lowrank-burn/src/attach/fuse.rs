@@ -84,7 +84,11 @@ impl ModuleMapper for Fuser {
         let mut pure = !self.changed.contains(&param.id);
         let low_rank = |change: &Change| matches!(change, Change::LowRank(_));
         let mut runs = changes.chunk_by(|(_, a, _), (_, b, _)| low_rank(a) && low_rank(b));
-        let fused = runs.try_fold(original.clone(), |value, run| fuse(value, run, std::mem::replace(&mut pure, false)));
+        let fused = runs.try_fold(original.clone(), |value, run| {
+            let value = fuse(value, run, pure);
+            pure = matches!(run, [(_, Change::Replace(_), _), ..]);
+            value
+        });
         match fused {
             Ok(value) => {
                 self.originals.insert(param.id, Arc::new(original));

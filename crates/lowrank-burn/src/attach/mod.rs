@@ -3,6 +3,7 @@
 mod build;
 mod files;
 mod fuse;
+mod kept;
 mod observe;
 mod report;
 
@@ -21,6 +22,8 @@ use crate::survey::Survey;
 use crate::values;
 
 pub(crate) use build::transpose;
+use kept::Kept;
+
 pub use files::load;
 pub use observe::Inputs;
 pub use report::{LayerStatus, TrainableParameters, TrainableTensor};
@@ -48,6 +51,7 @@ pub(crate) struct Entry {
     parts: Vec<Part>,
     /// The changes as they were when attached; the model holds their present values.
     changes: build::Changes,
+    kept: Kept,
 }
 
 /// One tensor of an adapter.
@@ -172,9 +176,10 @@ impl Adapters {
         let base = |ids: &[ParamId]| values::read(&model, ids);
         let builder = build::Builder { name, config, survey: &survey, device: &device, source, base: &base };
         let (changes, parts) = builder.build(&resolution)?;
+        let kept = Kept::of(config, &resolution, &survey, source, &base)?;
         let all = self.present(&model).into_iter().chain(changes.clone()).collect();
         let model = self.reattach(model, all);
-        self.entries.insert(name.to_owned(), Entry { config: config.clone(), resolution, parts, changes });
+        self.entries.insert(name.to_owned(), Entry { config: config.clone(), resolution, parts, changes, kept });
         self.control.write().active = vec![name.to_owned()];
         Ok(model)
     }

@@ -116,7 +116,7 @@ impl Adapters {
     }
 
     /// The parameters that belong to an adapter and that training leaves alone: the start of `"pissa"` and `"olora"`, the
-    /// `B` of `"mica"`.
+    /// `B` of `"mica"`, the statistics of a norm in `modules_to_save`.
     ///
     /// # Errors
     /// When there is no adapter of that name.

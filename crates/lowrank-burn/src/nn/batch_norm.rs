@@ -1,6 +1,6 @@
 //! [`burn::nn::BatchNorm`] in evaluation, on the fused operation.
 
-use burn::module::{Module, Param, RunningState};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::ops;
@@ -10,8 +10,8 @@ pub use burn::nn::BatchNormConfig;
 
 /// `y = γ·(x - running_mean) / √(running_var + ε) + β`: [`burn::nn::BatchNorm`] in evaluation, always.
 ///
-/// The running statistics stay what the base model learned, also while adapters are trained: an adapter is a change of
-/// weights, and has no file for other statistics.
+/// The running statistics stay what the base model learned, also while adapters are trained. They are plain parameters that
+/// never train, so that an adapter file can bring others (PEFT saves those of a norm in `modules_to_save`).
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// `[channels]`; `weight` in `PyTorch`.
@@ -19,9 +19,9 @@ pub struct BatchNorm {
     /// `[channels]`; `bias` in `PyTorch`.
     pub beta: Param<Tensor<1>>,
     /// `[channels]`.
-    pub running_mean: RunningState<Tensor<1>>,
+    pub running_mean: Param<Tensor<1>>,
     /// `[channels]`.
-    pub running_var: RunningState<Tensor<1>>,
+    pub running_var: Param<Tensor<1>>,
     /// `ε`.
     pub epsilon: f64,
 }
@@ -31,8 +31,8 @@ impl From<burn::nn::BatchNorm> for BatchNorm {
         Self {
             gamma: layer.gamma,
             beta: layer.beta,
-            running_mean: layer.running_mean,
-            running_var: layer.running_var,
+            running_mean: Param::from_tensor(layer.running_mean.value()).set_require_grad(false),
+            running_var: Param::from_tensor(layer.running_var.value()).set_require_grad(false),
             epsilon: layer.epsilon,
         }
     }
@@ -56,7 +56,7 @@ impl BatchNorm {
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let device = input.device();
-        let statistics = [&self.running_mean, &self.running_var].map(|state| state.value().to_device(&device).detach());
+        let statistics = [&self.running_mean, &self.running_var].map(|state| state.val().to_device(&device).detach());
         ops::batch_norm_eval(input, [self.gamma.val(), self.beta.val()], statistics, self.epsilon)
     }
 }

@@ -8,6 +8,7 @@
 
 mod blocks;
 pub mod combine;
+pub mod copies;
 mod delta;
 pub mod dora;
 pub mod extract;

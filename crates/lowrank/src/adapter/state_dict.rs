@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::copies;
 use super::keys::{self, Key, Part};
 use super::tensor::Tensor;
 use super::{DoraNorm, Factors, GroupMode, Layer, Magnitude};
@@ -76,6 +77,8 @@ pub struct StateDict {
     /// New values for parameters and buffers of the base model, by their path in it: those of `modules_to_save`, and
     /// biases that were trained along.
     pub saved: BTreeMap<String, Tensor>,
+    /// What PEFT writes again of biases in [`Self::saved`], by its path in PEFT's model; see [`super::copies`].
+    pub copies: BTreeMap<String, Tensor>,
 }
 
 impl StateDict {
@@ -86,7 +89,8 @@ impl StateDict {
     /// pair; shapes that do not belong together; a rank that is not the configuration's; integers for factors; a tensor
     /// that the configuration does not account for (PEFT would leave it out without a word); no tensor at all. `origin`
     /// is put in front of each.
-    pub fn from_tensors(tensors: BTreeMap<String, Tensor>, config: &LoraConfig, origin: &str) -> Result<Self> {
+    pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>, config: &LoraConfig, origin: &str) -> Result<Self> {
+        let copies = copies::split(&mut tensors, config).map_err(|error| error.at(origin))?;
         let (mut halves, mut saved, mut errors) = (BTreeMap::<String, Halves>::new(), BTreeMap::new(), Vec::new());
         for (key, tensor) in tensors {
             let twice = match keys::parse(&key) {
@@ -109,7 +113,7 @@ impl StateDict {
         if halves.is_empty() && saved.is_empty() && errors.is_empty() {
             errors.push(Error::new(Subject::Adapter, "there are no tensors").expected("the factors of an adapter"));
         }
-        let mut state = Self::default();
+        let mut state = Self { copies, ..Self::default() };
         for (path, parts) in halves {
             match module(&path, parts, config) {
                 Ok(tensors) => {
@@ -140,7 +144,8 @@ impl StateDict {
             let adapted = parameter.rsplit_once('.').is_some_and(|(module, _)| self.modules.contains_key(module));
             (keys::saved(parameter, adapted), tensor)
         });
-        factors.chain(saved).collect()
+        let copies = self.copies.iter().map(|(path, tensor)| (keys::saved(path, false), tensor));
+        factors.chain(saved).chain(copies).collect()
     }
 
     /// Checks what can be checked without the base model: what [`Self::from_tensors`] checks, and that every value is

@@ -80,7 +80,7 @@ pub fn combine_adapters(
         return Err(Error::new(Subject::Adapter, "there is no adapter to combine"));
     };
     check_dora(sources)?;
-    let mut state = StateDict { saved: saved(sources)?, ..StateDict::default() };
+    let mut state = StateDict { saved: saved(sources)?, copies: copies(sources), ..StateDict::default() };
     let (mut modules, mut errors) = (Vec::new(), Vec::new());
     let paths: BTreeSet<&String> = sources.iter().flat_map(|source| source.state.modules.keys()).collect();
     for (done, path) in paths.iter().enumerate() {
@@ -161,6 +161,12 @@ pub(crate) fn float_of(tensors: &[&ModuleTensors]) -> FloatType {
     let mut floats = tensors.iter().flat_map(|tensors| tensors.parts()).filter_map(|(_, tensor)| tensor.float());
     let first = floats.next().unwrap_or(FloatType::F32);
     if floats.all(|float| float == first) { first } else { FloatType::F32 }
+}
+
+/// What PEFT writes again of what is saved in full.
+fn copies(sources: &[Source<'_>]) -> BTreeMap<String, Tensor> {
+    let all = sources.iter().rev().flat_map(|source| &source.state.copies);
+    all.map(|(path, tensor)| (path.clone(), tensor.clone())).collect()
 }
 
 /// What the adapters save in full.

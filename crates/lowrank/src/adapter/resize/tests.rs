@@ -113,7 +113,7 @@ fn alphas_follow_the_ranks() {
         let paths = ["n.a", "n.b", "n.c"];
         let tensors = |path| ModuleTensors::from_factors(&module(path), FloatType::F32).unwrap();
         let modules: BTreeMap<_, _> = paths.map(|path| (path.to_owned(), tensors(path))).into();
-        let state = StateDict { modules, saved: BTreeMap::new() };
+        let state = StateDict { modules, ..StateDict::default() };
         for cut in [Cut::Rank(1), Cut::Rank(3), Cut::Rank(8), Cut::Energy(0.9), Cut::Energy(1.0)] {
             let resized = resize_adapter(&config, &state, cut).unwrap();
             resized.state.check(&resized.config).unwrap();

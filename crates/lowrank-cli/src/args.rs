@@ -95,7 +95,7 @@ pub enum Action {
     Train(TrainArgs),
     /// Evaluate a model on one split of a manifest
     Eval(EvalArgs),
-    /// Predict the class of every window of recordings
+    /// Predict the class of every window of recordings, or their text
     Predict(PredictArgs),
     /// Merge an adapter into the weights of its base model
     Merge(MergeArgs),
@@ -171,6 +171,12 @@ pub struct ModelArgs {
     /// Leave out recordings shorter than a window, with a warning
     #[arg(long)]
     pub skip_short: bool,
+    /// Transcription: seconds of a window, up to the model's [default: the model's]
+    #[arg(long, value_name = "S")]
+    pub window_seconds: Option<f64>,
+    /// Transcription: beams; 1 is greedy
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub num_beams: std::num::NonZeroUsize,
     /// Windows in a batch
     #[arg(long, value_name = "N", default_value = "64")]
     pub batch_size: std::num::NonZeroUsize,
@@ -182,7 +188,7 @@ pub struct EvalArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// List of recordings: path,label,split,start,end
+    /// List of recordings: path,label,split,start,end; for transcription text in place of label
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
     pub manifest: PathBuf,
     /// Split to evaluate on
@@ -197,7 +203,7 @@ pub struct PredictArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// List of recordings: path,label,split,start,end
+    /// List of recordings: path,label,split,start,end; for transcription text in place of label
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,
     /// Only this split of the manifest [default: all]
@@ -206,7 +212,7 @@ pub struct PredictArgs {
     /// Recordings: WAV, FLAC, OGG, MP3, CSV or NPY
     #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
     pub input: Vec<PathBuf>,
-    /// Where the predictions go, one JSON object a line [default: stdout]
+    /// Where the predictions go, one JSON object a line; texts also as subtitles, .srt [default: stdout]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 }

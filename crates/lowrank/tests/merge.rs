@@ -80,9 +80,11 @@ fn a_layer_without_a_module_of_its_own_gets_its_delta() {
     fixture::save(&path("base.safetensors"), &model);
     fixture::save(&path("bare.safetensors"), &model.into_iter().map(|(name, tensor)| (bare(&name), tensor)).collect());
     for name in ["base", "bare"] {
-        merge(&path(&format!("{name}.safetensors")), &path("adapter"), &path(&format!("{name}-out.safetensors"))).unwrap();
+        merge(&path(&format!("{name}.safetensors")), &path("adapter"), &path(&format!("{name}-out.safetensors")))
+            .unwrap();
     }
-    let [plain, merged] = ["base-out.safetensors", "bare-out.safetensors"].map(|name| Checkpoint::open(&path(name)).unwrap());
+    let [plain, merged] =
+        ["base-out.safetensors", "bare-out.safetensors"].map(|name| Checkpoint::open(&path(name)).unwrap());
     for name in plain.names() {
         assert_eq!(plain.read(name).unwrap(), merged.read(&bare(name)).unwrap(), "{name}");
     }

@@ -308,7 +308,7 @@ impl Dataset {
     }
 }
 
-fn no_rows(manifest: &Manifest, split: Split) -> Error {
+pub(super) fn no_rows(manifest: &Manifest, split: Split) -> Error {
     let count = |split| manifest.recordings().iter().filter(|row| row.split == split).count();
     let found: Vec<String> = Split::ALL.iter().map(|split| format!("{} {split}", count(*split))).collect();
     Error::new(Subject::Data, format!("no recordings in the {split} split"))

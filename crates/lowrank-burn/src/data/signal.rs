@@ -59,6 +59,8 @@ pub struct Reading {
     pub mix_to_mono: bool,
     /// Whether recordings shorter than a window are left out with a warning, rather than refused.
     pub skip_short: bool,
+    /// Seconds of a window of a model that hears windows of any length up to its own. `None`: the longest.
+    pub window_seconds: Option<f64>,
 }
 
 /// A recording: channels x samples at a rate, whether audio or sensors.

@@ -35,17 +35,17 @@ pub struct BaseModel {
 }
 
 impl ModelConfig {
-    /// Reads a `config.json`.
+    /// Reads a `config.json`, and what a task has beside it in `dir`.
     ///
     /// # Errors
     /// When it is not JSON, or a key is unknown, missing or wrong.
-    pub fn from_json(text: &str) -> Result<Self> {
+    pub fn from_json(text: &str, dir: &Path) -> Result<Self> {
         let wrong = |error: serde_json::Error| Error::new(Subject::Model, error.to_string());
         let mut keys: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
         let Some(Value::String(model_type)) = keys.shift_remove("model_type") else {
             return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture"));
         };
-        let task = Task::take(&model_type, &mut keys)?;
+        let task = Task::take(&model_type, &mut keys, dir)?;
         let architecture = Architecture::from_map(&model_type, keys)?;
         task.check(&architecture)?;
         Ok(Self { architecture, task })
@@ -68,7 +68,7 @@ impl BaseModel {
     pub fn load(dir: &Path, device: &Device, dtype: Dtype) -> Result<Self> {
         let path = dir.join(CONFIG);
         let text = files::read_to_string(&path, MAX_CONFIG_BYTES)?;
-        let config = ModelConfig::from_json(&text).map_err(|error| error.at(path.display()))?;
+        let config = ModelConfig::from_json(&text, dir).map_err(|error| error.at(path.display()))?;
         let checkpoint = Checkpoint::open(dir)?;
         let network = config.architecture.init(config.task.outputs(), device).materialize();
         let network =
@@ -85,6 +85,7 @@ impl BaseModel {
         let tensors = weights::save(&self.network.clone().materialize())?;
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         writer::complete(&Disk, &dir.join(WEIGHTS), tensors)?.publish()?;
+        self.config.task.write(dir)?;
         files::write(&dir.join(CONFIG), self.config.to_json().as_bytes())
     }
 }

@@ -10,6 +10,7 @@ pub mod fracast;
 pub mod tcn;
 mod weight_norm;
 mod weights;
+pub mod whisper;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -27,6 +28,8 @@ pub enum Architecture {
     Tcn(tcn::TcnConfig),
     /// `"model_type": "fracast"`.
     Fracast(fracast::FracastConfig),
+    /// `"model_type": "whisper"`.
+    Whisper(whisper::WhisperConfig),
 }
 
 /// The network of one architecture.
@@ -36,9 +39,11 @@ pub enum Network {
     Tcn(tcn::Tcn),
     /// A forecaster.
     Fracast(fracast::Fracast),
+    /// Speech to text.
+    Whisper(whisper::Whisper),
 }
 
-const MODEL_TYPES: [&str; 2] = ["tcn", "fracast"];
+const MODEL_TYPES: [&str; 3] = ["tcn", "fracast", "whisper"];
 
 impl Architecture {
     /// Reads the keys of `model_type`'s own configuration.
@@ -49,6 +54,7 @@ impl Architecture {
         match model_type {
             "tcn" => tcn::TcnConfig::from_map(keys).map(Self::Tcn),
             "fracast" => fracast::FracastConfig::from_map(keys).map(Self::Fracast),
+            "whisper" => whisper::WhisperConfig::from_map(keys).map(Self::Whisper),
             other => {
                 let error =
                     Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
@@ -67,6 +73,7 @@ impl Architecture {
         let (model_type, keys) = match self {
             Self::Tcn(config) => ("tcn", serde_json::to_value(config)),
             Self::Fracast(config) => ("fracast", serde_json::to_value(config)),
+            Self::Whisper(config) => ("whisper", serde_json::to_value(config)),
         };
         let mut map = Map::new();
         map.insert("model_type".into(), model_type.into());
@@ -82,6 +89,7 @@ impl Architecture {
         match self {
             Self::Tcn(config) => Network::Tcn(tcn::Tcn::new(config, classes, device)),
             Self::Fracast(config) => Network::Fracast(fracast::Fracast::new(config, device)),
+            Self::Whisper(config) => Network::Whisper(whisper::Whisper::new(config, device)),
         }
     }
 
@@ -90,7 +98,7 @@ impl Architecture {
     pub fn channels(&self) -> usize {
         match self {
             Self::Tcn(config) => config.in_channels,
-            Self::Fracast(_) => 1,
+            Self::Fracast(_) | Self::Whisper(_) => 1,
         }
     }
 }
@@ -109,11 +117,13 @@ impl Network {
     /// - output: `[batch, classes]`
     ///
     /// # Errors
-    /// When the network is not a classifier.
+    /// When the network is no classifier.
     pub fn forward(&self, input: Tensor<3>) -> Result<Tensor<2>> {
+        let no_classes = |found: &str| Err(Error::new(Subject::Model, "the network is no classifier").found(found));
         match self {
             Self::Tcn(tcn) => Ok(tcn.forward(input)),
-            Self::Fracast(_) => Err(Error::new(Subject::Model, "a `fracast` forecasts series, it tells no classes")),
+            Self::Fracast(_) => no_classes("fracast"),
+            Self::Whisper(_) => no_classes("whisper"),
         }
     }
 }

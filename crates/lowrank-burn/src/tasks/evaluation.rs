@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{classification, forecasting};
+use super::{classification, forecasting, transcription};
 
 /// One pass over a split. Displays as a table; as JSON it holds every number of it, and its task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub enum Evaluation {
     Classification(classification::Evaluation),
     /// Of forecasts.
     Forecasting(forecasting::Evaluation),
+    /// Of recordings that have a text.
+    Transcription(transcription::Evaluation),
 }
 
 /// One figure of an evaluation.
@@ -73,6 +75,7 @@ impl Evaluation {
         match self {
             Self::Classification(evaluation) => evaluation.samples,
             Self::Forecasting(evaluation) => evaluation.forecasts,
+            Self::Transcription(evaluation) => evaluation.samples,
         }
     }
 
@@ -82,6 +85,7 @@ impl Evaluation {
         match self {
             Self::Classification(evaluation) => evaluation.scores(),
             Self::Forecasting(evaluation) => evaluation.scores(),
+            Self::Transcription(evaluation) => evaluation.scores(),
         }
     }
 
@@ -102,7 +106,7 @@ impl Evaluation {
     pub fn classification(&self) -> Option<&classification::Evaluation> {
         match self {
             Self::Classification(evaluation) => Some(evaluation),
-            Self::Forecasting(_) => None,
+            Self::Forecasting(_) | Self::Transcription(_) => None,
         }
     }
 }
@@ -112,6 +116,7 @@ impl fmt::Display for Evaluation {
         match self {
             Self::Classification(evaluation) => evaluation.fmt(f),
             Self::Forecasting(evaluation) => evaluation.fmt(f),
+            Self::Transcription(evaluation) => evaluation.fmt(f),
         }
     }
 }

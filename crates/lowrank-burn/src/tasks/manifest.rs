@@ -11,7 +11,7 @@ use crate::data::{self, Reading, Split};
 /// The recordings of a run.
 #[derive(Debug, Clone)]
 pub enum Manifest {
-    /// Each with a label: for classification.
+    /// Each with a label, or with a text for transcription.
     Recordings(data::Manifest),
     /// Parts of series: for forecasting.
     Series(forecasting::Manifest),
@@ -23,15 +23,13 @@ impl Manifest {
     /// # Errors
     /// When the file cannot be read, or a row is wrong: see [`data::Manifest::read`].
     pub fn read(path: &Path, task: Option<&Task>, reading: Reading) -> Result<Self> {
-        let labels = match task {
-            Some(Task::Forecasting(_)) => {
-                of_steps(&reading)?;
-                return forecasting::Manifest::read(path).map(Self::Series);
-            }
-            Some(Task::Classification(classifier)) => Some(&*classifier.labels),
-            None => None,
+        check(task, reading)?;
+        let mut manifest = match task {
+            None => data::Manifest::read(path, None)?,
+            Some(Task::Classification(classifier)) => data::Manifest::read(path, Some(&classifier.labels))?,
+            Some(Task::Transcription(_)) => data::Manifest::read_texts(path)?,
+            Some(Task::Forecasting(_)) => return forecasting::Manifest::read(path).map(Self::Series),
         };
-        let mut manifest = data::Manifest::read(path, labels)?;
         manifest.reading = reading;
         Ok(Self::Recordings(manifest))
     }
@@ -41,14 +39,13 @@ impl Manifest {
     /// # Errors
     /// All files that are missing or of an unknown kind.
     pub fn of_recordings(paths: &[PathBuf], task: &Task, reading: Reading) -> Result<Self> {
-        let classifier = match task {
-            Task::Forecasting(_) => {
-                of_steps(&reading)?;
-                return forecasting::Manifest::of_series(paths).map(Self::Series);
-            }
-            Task::Classification(classifier) => classifier,
+        check(Some(task), reading)?;
+        let labels = match task {
+            Task::Classification(classifier) => &*classifier.labels,
+            Task::Transcription(_) => &[String::new()],
+            Task::Forecasting(_) => return forecasting::Manifest::of_series(paths).map(Self::Series),
         };
-        let mut manifest = data::Manifest::of_recordings(paths, &classifier.labels)?;
+        let mut manifest = data::Manifest::of_recordings(paths, labels)?;
         manifest.reading = reading;
         Ok(Self::Recordings(manifest))
     }
@@ -97,20 +94,38 @@ impl Manifest {
             Self::Recordings(manifest) => {
                 for recording in manifest.recordings() {
                     let (split, name, label) = (recording.split, recording.path.file_name(), recording.label);
-                    let _ = writeln!(text, "{split:?} {name:?} {label}");
+                    let label_name = manifest.labels().get(label);
+                    let _ = writeln!(text, "{split:?} {name:?} {label} {label_name:?}");
                 }
             }
             Self::Series(manifest) => text += &manifest.identity(),
+        }
+        if let Some(window) = self.reading().window_seconds {
+            let _ = writeln!(text, "{window} s");
         }
         text
     }
 }
 
-/// Series are read step by step, as they are.
-fn of_steps(reading: &Reading) -> Result<()> {
-    if *reading == Reading::default() {
-        return Ok(());
-    }
-    let error = Error::new(Subject::Config, "`sample_rate`, `mix_to_mono` and `skip_short` are for recordings");
-    Err(error.with_hint("leave them out: a forecaster reads series step by step"))
+/// Ways to read that mean nothing for a task are errors, not ignored.
+fn check(task: Option<&Task>, reading: Reading) -> Result<()> {
+    let (key, hint) = match task {
+        Some(Task::Transcription(_)) if reading.skip_short => {
+            ("skip_short", "no recording is too short for a transcription: silence follows it")
+        }
+        Some(Task::Transcription(_)) => return Ok(()),
+        Some(Task::Forecasting(_)) => {
+            let set = [
+                ("sample_rate", reading.series_rate.is_some()),
+                ("mix_to_mono", reading.mix_to_mono),
+                ("skip_short", reading.skip_short),
+                ("window_seconds", reading.window_seconds.is_some()),
+            ];
+            let Some((key, _)) = set.into_iter().find(|(_, set)| *set) else { return Ok(()) };
+            (key, "a forecaster reads series step by step, as they are")
+        }
+        _ if reading.window_seconds.is_some() => ("window_seconds", "a classifier's window is in its config.json"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(Subject::Config, format!("`{key}` means nothing for this model")).with_hint(hint))
 }

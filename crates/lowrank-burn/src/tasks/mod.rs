@@ -9,6 +9,9 @@ mod evaluation;
 mod examples;
 pub mod forecasting;
 mod manifest;
+pub mod transcription;
+
+use std::path::Path;
 
 use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
@@ -28,28 +31,43 @@ pub enum Task {
     Classification(classification::Classifier),
     /// The next steps of a series.
     Forecasting(forecasting::Forecaster),
+    /// A text for each recording.
+    Transcription(transcription::Transcriber),
 }
 
 impl Task {
-    /// Takes the keys of the task out of a `config.json`.
+    /// Takes the keys of the task out of a `config.json`, and what lies beside it in `dir`.
     ///
     /// # Errors
-    /// When a key is missing or wrong.
-    pub fn take(model_type: &str, keys: &mut Map<String, Value>) -> Result<Self> {
+    /// When a key or a file is missing or wrong.
+    pub fn take(model_type: &str, keys: &mut Map<String, Value>, dir: &Path) -> Result<Self> {
         match model_type {
             "fracast" => forecasting::Forecaster::read(keys).map(Self::Forecasting),
+            "whisper" => transcription::Transcriber::read(keys, dir).map(Self::Transcription),
             _ => classification::Classifier::take(keys).map(Self::Classification),
+        }
+    }
+
+    /// Writes what lies beside a `config.json`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        match self {
+            Self::Classification(_) | Self::Forecasting(_) => Ok(()),
+            Self::Transcription(transcriber) => transcriber.write(dir),
         }
     }
 
     /// Checks that a network can do it.
     ///
     /// # Errors
-    /// When the recordings have other channels than the network.
+    /// When it cannot.
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
         match self {
             Self::Classification(classifier) => classifier.check(architecture.channels()),
             Self::Forecasting(_) => Ok(()),
+            Self::Transcription(transcriber) => transcriber.check(architecture),
         }
     }
 
@@ -58,7 +76,7 @@ impl Task {
     pub fn to_map(&self) -> Map<String, Value> {
         match self {
             Self::Classification(classifier) => classifier.to_map(),
-            Self::Forecasting(_) => Map::new(),
+            Self::Forecasting(_) | Self::Transcription(_) => Map::new(),
         }
     }
 
@@ -68,6 +86,7 @@ impl Task {
         match self {
             Self::Classification(classifier) => classifier.signal.rate,
             Self::Forecasting(_) => 1.0,
+            Self::Transcription(_) => transcription::Transcriber::rate(),
         }
     }
 
@@ -77,6 +96,7 @@ impl Task {
         match self {
             Self::Classification(classifier) => classifier.labels.len(),
             Self::Forecasting(forecaster) => forecaster.quantiles.len(),
+            Self::Transcription(transcriber) => transcriber.tokens.len(),
         }
     }
 
@@ -85,6 +105,9 @@ impl Task {
     /// # Errors
     /// When a recording cannot be used, or there is none.
     pub fn load(&self, manifest: &Manifest, split: Split, config: &TrainConfig) -> Result<Box<dyn Examples>> {
+        if !matches!(self, Self::Transcription(_)) {
+            config.check_no_transcription()?;
+        }
         match (self, manifest) {
             (Self::Classification(classifier), Manifest::Recordings(manifest)) => {
                 let windows = classification::Windows::load(manifest, split, classifier, config)?;
@@ -93,8 +116,12 @@ impl Task {
             (Self::Forecasting(forecaster), Manifest::Series(manifest)) => {
                 Ok(Box::new(forecasting::Forecasts::load(manifest, split, forecaster, config)?))
             }
-            (_, manifest) => Err(Error::new(Subject::Data, "the manifest is for another task")
-                .at(manifest.path().display())),
+            (Self::Transcription(transcriber), Manifest::Recordings(manifest)) => {
+                Ok(Box::new(transcription::Utterances::load(manifest, split, transcriber, config)?))
+            }
+            (_, manifest) => {
+                Err(Error::new(Subject::Data, "the manifest is for another task").at(manifest.path().display()))
+            }
         }
     }
 }

@@ -59,6 +59,12 @@ pub struct TrainConfig {
     pub max_grad_norm: Option<f64>,
     /// Probability mass that the target shares with the other classes.
     pub label_smoothing: f32,
+    /// Transcription: largest change of speed with which a recording is learned; 0.1 is from nine tenths to eleven tenths.
+    pub speed_perturbation: f32,
+    /// Transcription: largest change of level with which a recording is learned, in dB.
+    pub gain_perturbation: f32,
+    /// Transcription: beams of an evaluation; 1 is greedy.
+    pub num_beams: usize,
     /// Steps between evaluations on the `valid` split; without it, one an epoch.
     pub eval_every: Option<u64>,
     /// Evaluations without a better accuracy on `valid` before the run ends with the best parameters.
@@ -91,6 +97,9 @@ impl Default for TrainConfig {
             warmup_steps: None,
             max_grad_norm: Some(1.0),
             label_smoothing: 0.0,
+            speed_perturbation: 0.0,
+            gain_perturbation: 0.0,
+            num_beams: 1,
             eval_every: None,
             early_stopping_patience: None,
             checkpoint_every: None,
@@ -115,6 +124,7 @@ impl TrainConfig {
             ("epochs", self.epochs),
             ("batch_size", self.batch_size as u64),
             ("eval_batch_size", self.eval_batch_size as u64),
+            ("num_beams", self.num_beams as u64),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps as u64),
             ("max_steps", self.max_steps.unwrap_or(1)),
             ("eval_every", self.eval_every.unwrap_or(1)),
@@ -129,11 +139,30 @@ impl TrainConfig {
         check("learning_rate", rate.is_finite() && rate > 0.0, rate.to_string(), "a positive number");
         let smoothing = self.label_smoothing;
         check("label_smoothing", (0.0..1.0).contains(&smoothing), smoothing.to_string(), "a number from 0 to below 1");
+        let speed = self.speed_perturbation;
+        check("speed_perturbation", (0.0..=0.5).contains(&speed), speed.to_string(), "a number from 0 to 0.5");
+        let gain = self.gain_perturbation;
+        check("gain_perturbation", (0.0..=40.0).contains(&gain), gain.to_string(), "a number from 0 to 40");
         let norm = self.max_grad_norm.unwrap_or(1.0);
         check("max_grad_norm", norm.is_finite() && norm > 0.0, norm.to_string(), "a positive number");
         errors.extend(self.optimizer().validate().err());
         errors.extend(self.schedule(1).err());
         Error::all(errors)
+    }
+
+    /// Checks that nothing is set that means something for transcription alone.
+    ///
+    /// # Errors
+    /// All keys that are.
+    pub(crate) fn check_no_transcription(&self) -> Result<()> {
+        let set = [
+            ("speed_perturbation", self.speed_perturbation > 0.0),
+            ("gain_perturbation", self.gain_perturbation > 0.0),
+            ("num_beams", self.num_beams > 1),
+        ];
+        let error =
+            |key| Error::new(Subject::Config, "is for transcription, and this model does something else").at(key);
+        Error::all(set.into_iter().filter(|(_, set)| *set).map(|(key, _)| error(key)).collect())
     }
 
     /// The optimiser's own settings.

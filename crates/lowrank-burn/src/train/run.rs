@@ -63,8 +63,11 @@ impl Start {
             Self::Base(base) => Ok((base.config.task.load(manifest, Split::Train, config)?, base.config.clone())),
             Self::New { architecture, signal } => {
                 let Manifest::Recordings(manifest) = manifest else {
-                    return Err(Error::new(Subject::Config, "a new base is a classifier, and this is no list of recordings")
-                        .at(manifest.path().display()));
+                    return Err(Error::new(
+                        Subject::Config,
+                        "a new base is a classifier, and this is no list of recordings",
+                    )
+                    .at(manifest.path().display()));
                 };
                 let (windows, classifier) = Windows::begin(manifest, *signal, config)?;
                 let (architecture, task) = (architecture.clone(), Task::Classification(classifier));

@@ -19,6 +19,7 @@ pub struct Model {
     network: Network,
     reading: Reading,
     batch_size: usize,
+    beams: usize,
     output: Output,
 }
 
@@ -38,8 +39,9 @@ impl Model {
             None => network,
         };
         let (series_rate, mix_to_mono, skip_short) = (args.sample_rate, args.mix_to_mono, args.skip_short);
-        let reading = Reading { series_rate, mix_to_mono, skip_short };
-        Ok(Self { config, network, reading, batch_size: args.batch_size.get(), output })
+        let reading = Reading { series_rate, mix_to_mono, skip_short, window_seconds: args.window_seconds };
+        let (batch_size, beams) = (args.batch_size.get(), args.num_beams.get());
+        Ok(Self { config, network, reading, batch_size, beams, output })
     }
 
     /// The recordings that a manifest lists for the model's task.
@@ -75,7 +77,8 @@ impl Model {
     }
 
     fn examples(&self, manifest: &Manifest, split: Split) -> Result<Box<dyn Examples>> {
-        let examples = self.config.task.load(manifest, split, &TrainConfig::default())?;
+        let config = TrainConfig { num_beams: self.beams, ..TrainConfig::default() };
+        let examples = self.config.task.load(manifest, split, &config)?;
         examples.warnings().iter().for_each(|warning| self.output.warn(warning));
         Ok(examples)
     }

@@ -2,7 +2,7 @@
 
 use lowrank::files;
 use lowrank_burn::data::Split;
-use lowrank_burn::tasks::{Manifest, Predictions};
+use lowrank_burn::tasks::{Manifest, Predictions, transcription};
 use serde_json::{Map, Value, json};
 
 use super::model::Model;
@@ -39,7 +39,9 @@ fn write(args: &PredictArgs, predictions: &Predictions, output: Output) -> Resul
     let summary: Map<_, _> = counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
     match &args.output {
         Some(path) => {
-            files::write(path, jsonl().as_bytes())?;
+            let subtitled = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("srt"));
+            let text = if subtitled { transcription::subtitles(predictions)? } else { jsonl() };
+            files::write(path, text.as_bytes())?;
             if output.json {
                 let path = path.display().to_string();
                 output::object(&json!({ "output": path, "summary": summary }))?;

@@ -73,6 +73,7 @@ fn reading_flags(run: &Run) -> String {
     let reading = run.manifest.reading();
     let other_rate = reading.series_rate.filter(|series| series.total_cmp(&rate).is_ne());
     let mut flags = other_rate.map(|series| format!(" --sample-rate {series}")).unwrap_or_default();
+    flags += &reading.window_seconds.map(|window| format!(" --window-seconds {window}")).unwrap_or_default();
     for (flag, set) in [(" --mix-to-mono", reading.mix_to_mono), (" --skip-short", reading.skip_short)] {
         flags += if set { flag } else { "" };
     }

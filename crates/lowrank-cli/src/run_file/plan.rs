@@ -182,7 +182,8 @@ fn reading(settings: &Settings) -> Result<Reading> {
         let error = Error::new(Subject::Config, "sample_rate: out of range").found(rate).expected("a positive number");
         return Err(error.at(settings.place(Section::Data, "sample_rate")));
     }
-    Ok(Reading { series_rate, mix_to_mono: flag("mix_to_mono"), skip_short: flag("skip_short") })
+    let window_seconds = settings.setting(Section::Data, "window_seconds").and_then(|window| window.value.as_f64());
+    Ok(Reading { series_rate, mix_to_mono: flag("mix_to_mono"), skip_short: flag("skip_short"), window_seconds })
 }
 
 fn lora(settings: &Settings) -> Result<LoraConfig> {

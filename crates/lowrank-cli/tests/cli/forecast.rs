@@ -111,7 +111,8 @@ fn all_weights_train_without_an_adapter_and_biases_alone_with_bias_all() {
     assert!(outcome["after"]["loss"].as_f64().unwrap() < outcome["before"]["loss"].as_f64().unwrap(), "{outcome:#}");
     assert_eq!(outcome["trainable_parameters"], outcome["all_parameters"]);
     done(&world, "eval --model full/model --manifest manifest.csv --split test");
-    let biases = "train adapt.toml --output biases --json --bias all --target-modules head.out_proj --r 1 --lora-alpha 1e-9";
+    let biases =
+        "train adapt.toml --output biases --json --bias all --target-modules head.out_proj --r 1 --lora-alpha 1e-9";
     let outcome = done(&world, biases).json();
     assert!(outcome["after"]["loss"].as_f64().unwrap() < outcome["before"]["loss"].as_f64().unwrap(), "{outcome:#}");
 }
@@ -125,7 +126,9 @@ fn what_cannot_be_forecast_is_said() {
         ran.stderr
     };
     let manifest = |text: &str| fs::write(world.path().join("wrong.csv"), text).unwrap();
-    manifest("path,series,start,end\nseries.csv,when,,\nseries.csv,c,,\nseries.csv,a,150,170\nseries.csv,,,\nseries.csv,a,3,\n");
+    manifest(
+        "path,series,start,end\nseries.csv,when,,\nseries.csv,c,,\nseries.csv,a,150,170\nseries.csv,,,\nseries.csv,a,3,\n",
+    );
     let said = error("eval --model base --manifest wrong.csv --split train");
     for part in [
         "line 2, series when: not a number: found \"t0\"",

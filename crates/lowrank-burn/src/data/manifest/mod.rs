@@ -77,7 +77,7 @@ pub struct Recording {
 /// | column | holds |
 /// |---|---|
 /// | `path` | a recording; relative to the manifest's folder (`..` may leave it) or absolute |
-/// | `label` | what it shows |
+/// | `label` | what it shows; for transcription the column is `text`, and holds what is said |
 /// | `split` | `train`, `valid` or `test`; without it, `train` |
 /// | `start`, `end` | the part meant: seconds (`12.5`) or a share (`30%`); without them, the whole recording |
 ///
@@ -106,13 +106,38 @@ impl Manifest {
         Self::parse(&text, path, labels, lowrank::files::exists)
     }
 
+    /// Reads a manifest of texts: the column `text` in place of `label`. Its [labels](Self::labels) are the texts, row by row.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`], but that any text will do.
+    pub fn read_texts(path: &Path) -> Result<Self> {
+        let text = lowrank::files::read_to_string(path, MAX_FILE)?;
+        Self::parse_texts(&text, path, lowrank::files::exists)
+    }
+
+    /// [`Manifest::read_texts`] on its text.
+    fn parse_texts(text: &str, path: &Path, exists: fn(&Path) -> bool) -> Result<Self> {
+        let (rows, mut errors) = rows::parse(text, path.parent().unwrap_or(Path::new("")), "text")
+            .map_err(|error| error.at(path.display()))?;
+        if rows.is_empty() && errors.is_empty() {
+            return Err(no_rows(path));
+        }
+        errors.extend(rows.iter().filter(|row| !exists(&row.path)).map(|row| (row.line, missing(&row.path))));
+        let labels = rows.iter().map(|row| row.label.clone()).collect();
+        let recordings: Vec<_> = rows.into_iter().enumerate().map(|(at, row)| row.with_label(at)).collect();
+        errors.extend(overlap::duplicates(&recordings));
+        Error::all(first_errors(errors, path)).map_err(|error| named(error, path))?;
+        let (warnings, path, reading) = (overlap::leaks(&recordings), path.to_owned(), Reading::default());
+        Ok(Self { path, labels, labelled: true, recordings, warnings, reading })
+    }
+
     /// [`Manifest::read`] on its text; `exists` says whether there is a file.
     fn parse(text: &str, path: &Path, labels: Option<&[String]>, exists: fn(&Path) -> bool) -> Result<Self> {
         let name = path.display();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let (mut rows, mut errors) = rows::parse(text, folder).map_err(|error| error.at(&name))?;
+        let (mut rows, mut errors) = rows::parse(text, folder, "label").map_err(|error| error.at(&name))?;
         if rows.is_empty() && errors.is_empty() {
-            return Err(Error::new(Subject::Data, "the manifest lists no recordings").at(name));
+            return Err(no_rows(path));
         }
         let collected = match labels {
             Some(labels) => labels.to_vec(),
@@ -175,7 +200,7 @@ impl Manifest {
         &self.path
     }
 
-    /// The labels, in the order of the model's outputs.
+    /// The labels, in the order of the model's outputs; of a manifest of texts, the texts.
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
@@ -199,6 +224,10 @@ impl Manifest {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+fn no_rows(path: &Path) -> Error {
+    Error::new(Subject::Data, "the manifest lists no recordings").at(path.display())
 }
 
 fn missing(path: &Path) -> Error {

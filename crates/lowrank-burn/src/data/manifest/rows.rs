@@ -29,8 +29,8 @@ impl Row {
 /// Errors by line.
 pub(super) type Errors = Vec<(u64, Error)>;
 
-/// The good rows, and the errors of the header and of the other rows.
-pub(super) fn parse(text: &str, folder: &Path) -> Result<(Vec<Row>, Errors)> {
+/// The good rows, whose column `shows` is their label, and the errors of the header and of the other rows.
+pub(super) fn parse(text: &str, folder: &Path, shows: &'static str) -> Result<(Vec<Row>, Errors)> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut record = StringRecord::new();
@@ -40,13 +40,13 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<(Vec<Row>, Errors)> {
         return Ok((rows, errors));
     }
     let line_of = |record: &StringRecord| record.position().map_or(0, csv::Position::line);
-    let columns = match Columns::read(&record) {
+    let columns = match Columns::read(&record, shows) {
         Ok(columns) => columns,
         Err(wrong) => return Ok((rows, wrong.into_iter().map(|error| (line_of(&record), error)).collect())),
     };
     while reader.read_record(&mut record).map_err(malformed)? {
         let line = line_of(&record);
-        match row(&record, &columns, folder, line) {
+        match row(&record, &columns, folder, shows, line) {
             Ok(row) => rows.push(row),
             Err(wrong) => errors.extend(wrong.into_iter().map(|error| (line, error))),
         }
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<(Vec<Row>, Errors)> {
     Ok((rows, errors))
 }
 
-fn row(record: &StringRecord, columns: &Columns, folder: &Path, line: u64) -> Result<Row, Vec<Error>> {
+fn row(record: &StringRecord, columns: &Columns, folder: &Path, shows: &str, line: u64) -> Result<Row, Vec<Error>> {
     if record.len() != columns.count {
         let error = Error::new(Subject::Data, "a row of another length than the header")
             .found(record.len())
@@ -69,7 +69,7 @@ fn row(record: &StringRecord, columns: &Columns, folder: &Path, line: u64) -> Re
         }
         field.unwrap_or_default()
     };
-    let (path, label) = (required("path"), required("label"));
+    let (path, label) = (required("path"), required(shows));
     if !path.is_empty() {
         errors.extend(Encoding::of(Path::new(path)).err());
     }

@@ -121,10 +121,7 @@ pub struct HorizonBlock {
 
 impl HorizonBlock {
     pub(super) fn new(keys: &Keys, device: &Device) -> Self {
-        Self {
-            dw: depthwise(keys.d_model, keys.head_fc_kernel, device),
-            norm: rms_norm(keys.d_model, device),
-        }
+        Self { dw: depthwise(keys.d_model, keys.head_fc_kernel, device), norm: rms_norm(keys.d_model, device) }
     }
 
     pub(super) fn forward(&self, x: Tensor<3>, dilation: usize) -> Tensor<3> {

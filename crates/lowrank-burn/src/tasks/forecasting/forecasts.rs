@@ -66,7 +66,9 @@ impl Forecasts {
         let rows: Vec<&Row> = manifest.rows().iter().filter(|row| row.split == split).collect();
         if rows.is_empty() {
             let error = Error::new(Subject::Data, format!("no series in the {split} split"));
-            return Err(error.at(manifest.path().display()).with_hint("give some rows that word in the column `split`"));
+            return Err(error
+                .at(manifest.path().display())
+                .with_hint("give some rows that word in the column `split`"));
         }
         let mut files: BTreeMap<&Path, Columns> = BTreeMap::new();
         let mut forecasts =
@@ -103,7 +105,11 @@ impl Forecasts {
         };
         let end = row.end.unwrap_or(length);
         if end > length {
-            return Err(wrong("reaches past the end of the series", format!("step {end}"), format!("{length} at most")));
+            return Err(wrong(
+                "reaches past the end of the series",
+                format!("step {end}"),
+                format!("{length} at most"),
+            ));
         }
         let start = match row.start {
             Some(start) => start,
@@ -143,7 +149,8 @@ impl Forecasts {
                 .expected(format!("{MIN_OBSERVED} values before an origin, and one behind it")));
         }
         if usable.len() < count {
-            self.warnings.push(format!("{place}: {} of {count} forecasts left out: too little is known", count - usable.len()));
+            self.warnings
+                .push(format!("{place}: {} of {count} forecasts left out: too little is known", count - usable.len()));
         }
         self.origins.extend(usable.into_iter().map(|origin| (self.parts.len(), origin)));
         self.parts.push(part);

@@ -237,7 +237,10 @@ mod tests {
         };
         assert_eq!(manifest.rows()[0], first);
         let second = &manifest.rows()[1];
-        assert_eq!((second.path.as_path(), second.split, second.series.clone()), (Path::new("/b.csv"), Split::Train, None));
+        assert_eq!(
+            (second.path.as_path(), second.split, second.series.clone()),
+            (Path::new("/b.csv"), Split::Train, None)
+        );
         assert!(second.seasons.is_empty() && manifest.warnings().is_empty());
     }
 

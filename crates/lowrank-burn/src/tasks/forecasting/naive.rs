@@ -3,7 +3,8 @@
 /// The mean absolute change of a series from one season to the next, over what is there: what MASE is measured in (Hyndman and
 /// Koehler, "Another look at measures of forecast accuracy", 2006). None where there is no pair, or no change.
 pub(super) fn scale(past: &[f32], season: usize) -> Option<f64> {
-    let changes = past.iter().zip(past.get(season..)?).map(|(before, after)| (f64::from(*after) - f64::from(*before)).abs());
+    let changes =
+        past.iter().zip(past.get(season..)?).map(|(before, after)| (f64::from(*after) - f64::from(*before)).abs());
     mean(changes).filter(|mean| *mean > 0.0)
 }
 
@@ -27,7 +28,8 @@ pub(super) fn shifted(past: &[f32], season: usize, horizon: usize) -> Vec<f64> {
 
 /// The mean of the numbers among some values.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.filter(|value| value.is_finite()).fold((0.0, 0_u32), |(sum, n), value| (sum + value, n + 1));
+    let (sum, count) =
+        values.filter(|value| value.is_finite()).fold((0.0, 0_u32), |(sum, n), value| (sum + value, n + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
 

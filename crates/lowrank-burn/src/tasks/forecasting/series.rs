@@ -109,7 +109,8 @@ impl Columns {
     /// # Errors
     /// When one of them has values that are no numbers.
     pub fn all(&self) -> Result<Vec<Series>> {
-        let times = usize::from(self.columns.len() > 1 && self.columns.first().is_some_and(|(_, values)| values.is_err()));
+        let times =
+            usize::from(self.columns.len() > 1 && self.columns.first().is_some_and(|(_, values)| values.is_err()));
         self.columns.iter().skip(times).map(|(name, values)| finished(name, values)).collect()
     }
 
@@ -160,7 +161,10 @@ mod tests {
         let message = |name| columns.series(name).unwrap_err();
         assert_eq!(message(Some("demand")).to_string(), "line 3, series demand: not a number: found \"oops\"");
         assert_eq!(message(Some("Demand")).hint(), Some("did you mean \"demand\"?"));
-        assert_eq!(Columns::parse(b"a,b\n1,2\n").unwrap().series(None).unwrap_err().problem(), "which series is not said");
+        assert_eq!(
+            Columns::parse(b"a,b\n1,2\n").unwrap().series(None).unwrap_err().problem(),
+            "which series is not said"
+        );
         let error = |text: &str| Columns::parse(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(error("a,b\n1\n"), "line 2: a row of another length: found 1, expected 2 values");
         assert_eq!(error(""), "the file has no values");

@@ -93,7 +93,10 @@ impl<'a> Tally<'a> {
         let unit = judged.seasons.first().and_then(|season| season.scale);
         for (place, season) in judged.seasons.iter().enumerate() {
             let Some(scale) = season.scale else { continue };
-            let sums = self.seasons.entry(season.length).or_insert_with(|| SeasonSums { first: place, ..SeasonSums::default() });
+            let sums = self
+                .seasons
+                .entry(season.length)
+                .or_insert_with(|| SeasonSums { first: place, ..SeasonSums::default() });
             let mase = |forecast: &[f64]| mean_error(forecast, judged.actual) / scale;
             let own = mase(&medians);
             sums.mase.add(own);
@@ -176,11 +179,26 @@ mod tests {
     #[test]
     fn figures_are_the_textbooks() {
         let forecaster = Forecaster { context: 8, horizon: 2, quantiles: vec![0.1, 0.5, 0.9] };
-        let season = |length, scale, naive: [f64; 2]| Season { length, scale, naive: naive.to_vec(), shifted: vec![f64::NAN; 2] };
+        let season = |length, scale, naive: [f64; 2]| Season {
+            length,
+            scale,
+            naive: naive.to_vec(),
+            shifted: vec![f64::NAN; 2],
+        };
         let mut tally = Tally::new(&forecaster);
         let seasons = [season(4, Some(2.0), [10.0, 12.0]), season(2, Some(1.0), [8.0, 8.0])];
-        tally.add(&Judged { quantiles: &[8.0, 9.0, 11.0, 8.0, 9.0, 10.0], actual: &[10.0, 12.0], seasons: &seasons, loss: 0.5 });
-        tally.add(&Judged { quantiles: &[4.0, 5.0, 6.0, 0.0, 0.0, 0.0], actual: &[5.0, f32::NAN], seasons: &seasons, loss: 1.5 });
+        tally.add(&Judged {
+            quantiles: &[8.0, 9.0, 11.0, 8.0, 9.0, 10.0],
+            actual: &[10.0, 12.0],
+            seasons: &seasons,
+            loss: 0.5,
+        });
+        tally.add(&Judged {
+            quantiles: &[4.0, 5.0, 6.0, 0.0, 0.0, 0.0],
+            actual: &[5.0, f32::NAN],
+            seasons: &seasons,
+            loss: 1.5,
+        });
         let figures = tally.evaluation();
         assert_eq!((figures.forecasts, figures.loss, figures.band), (2, Some(1.0), 0.8));
         // Errors 1, 3 and 0; the second forecast has one value.

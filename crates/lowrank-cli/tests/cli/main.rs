@@ -14,3 +14,4 @@ mod plan;
 mod resize;
 mod runner;
 mod train;
+mod transcribe;

@@ -50,6 +50,25 @@ fn labels_are_collected_and_sorted_or_the_models() {
 }
 
 #[test]
+fn texts_are_kept_row_by_row() {
+    let parse = |text| Manifest::parse_texts(text, Path::new("data/list.csv"), |path| !path.ends_with("gone.wav"));
+    let manifest = parse("path,text,split\na.wav,due,train\nb.wav,\"uno, due\",test\nc.wav,due,test\n").unwrap();
+    assert_eq!(manifest.labels(), ["due", "uno, due", "due"]);
+    assert_eq!(manifest.recordings().iter().map(|row| row.label).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(manifest.labelled() && manifest.warnings().is_empty());
+    let error = parse("path,text\ngone.wav,due\na.wav,\na.wav,x\na.wav,x\n").unwrap_err();
+    let found: Vec<String> = error.parts().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "data/list.csv: line 2: no such file: found data/gone.wav",
+            "data/list.csv: line 3: no text",
+            "data/list.csv: line 5: the row repeats an earlier one: found the whole recording of data/a.wav, as in line 4",
+        ]
+    );
+}
+
+#[test]
 fn says_what_is_wrong_with_the_columns() {
     assert_eq!(
         errors("file,labels,path,path\n", None),

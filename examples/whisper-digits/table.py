@@ -1,0 +1,75 @@
+"""Prints what the runs in a folder came to: a table, and the main figures as one JSON line. Ends with 1 when they are worse than promised."""
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+
+TEXTS = 44
+# Trained on, and tested on.
+WAYS = [("carlo", "menardi"), ("menardi", "carlo")]
+ROWS = {
+    "both": "LoRA, conv1 + conv2 + q + v",
+    "attention": "LoRA, q + v",
+    "convolutions": "LoRA, conv1 + conv2",
+    "biases": "biases (and rank 1 on one k)",
+    "full": "all weights",
+}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def spread(values: list[float], form: str) -> str:
+    low, high = form.format(min(values)), form.format(max(values))
+    return f"{form.format(mean(values))} ({low} to {high})" if low != high else low
+
+
+def cells(evaluations: list[dict]) -> list[str]:
+    return [
+        spread([one["exact_texts"] for one in evaluations], "{:.1f}" if len(evaluations) > 1 else "{}"),
+        spread([100 * one["wer"] for one in evaluations], "{:.1f}"),
+        spread([100 * one["cer"] for one in evaluations], "{:.1f}"),
+    ]
+
+
+def line(*columns: object):
+    print("| " + " | ".join(map(str, columns)) + " |")
+
+
+def main(folder: Path) -> int:
+    before = {test: read(folder / f"before.{test}.json") for _, test in WAYS}
+    found = {}
+    for name in ROWS:
+        for train, test in WAYS:
+            paths = sorted(folder.glob(f"{name}.{train}.*.{test}.json"))
+            found[name, test] = [(read(path), read(folder / f"{path.name.removesuffix(f'.{test}.json')}/result.json")) for path in paths]
+    line("", "trained", "seconds", *(f"{test}: {figure}" for _, test in WAYS for figure in (f"exact of {TEXTS}", "WER", "CER")))
+    line("---", *["---:"] * (2 + 3 * len(WAYS)))
+    line("before, 30 s window", 0, "", *(cell for _, test in WAYS for cell in cells([before[test]])))
+    for name, title in ROWS.items():
+        runs = [run for _, test in WAYS for _, run in found[name, test]]
+        parameters = {run["trainable_parameters"] for run in runs}
+        seconds = spread([run["seconds"] for run in runs], "{:.0f}")
+        rows = [cells([evaluation for evaluation, _ in found[name, test]]) for _, test in WAYS]
+        line(title, " ".join(f"{number:,}" for number in parameters), seconds, *(cell for row in rows for cell in row))
+
+    after = [evaluation for _, test in WAYS for evaluation, _ in found["both", test]]
+    seeds = len(after) // len(WAYS)
+    summary = {
+        "example": "whisper-digits",
+        "texts": TEXTS,
+        "seeds": seeds,
+        "exact_before": mean(one["exact_texts"] for one in before.values()),
+        "exact_after": mean(one["exact_texts"] for one in after),
+        "cer_before": 100 * mean(one["cer"] for one in before.values()),
+        "cer_after": 100 * mean(one["cer"] for one in after),
+    }
+    held = max(one["exact_texts"] for one in before.values()) <= 3 and summary["exact_after"] >= 28 and summary["cer_after"] <= 15
+    print(json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in summary.items()} | {"held": held}))
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -15,6 +15,8 @@ class Features:
             count[2] += 1
 
     def show(self):
+        if not self.counts:
+            return
         width = max(len(feature) for feature in self.counts)
         print(f"\n{'feature':{width}}  {'PEFT':>11}  {'lowrank':>11}")
         for feature, (peft, lowrank, cases) in sorted(self.counts.items(), key=lambda row: row[0].lower()):

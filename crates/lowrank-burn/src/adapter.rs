@@ -124,10 +124,10 @@ impl Change {
             Self::LowRank(low_rank) => {
                 let delta = low_rank.delta(low_rank.scale * multiplier);
                 let sum = low_rank.reduced(value, multiplier) + delta.reshape(shape).cast(dtype);
-                let Some(gain) = low_rank.gain(base, multiplier) else { return sum };
-                let mut along = [1; D];
-                along[low_rank.output_axis()] = low_rank.layer.out_features();
-                sum * gain.reshape(along).cast(dtype)
+                match low_rank.gain(base, multiplier) {
+                    Some(gain) => low_rank.gained(sum, gain.cast(dtype)),
+                    None => sum,
+                }
             }
             Self::Replace(replace) => {
                 let value = replace.value.val().reshape(shape);
@@ -173,8 +173,8 @@ impl LowRank {
         }
     }
 
-    /// `scale·B·A` as a matrix in Burn's orientation: `[out, n]` for convolutions, `[in, out]` for linear layers,
-    /// `[num, dim]` for embeddings.
+    /// `scale·B·A` as a matrix in Burn's orientation: `[out, n]` for convolutions, `[in, out/g · Πkernel]` for transposed
+    /// ones, `[in, out]` for linear layers, `[num, dim]` for embeddings.
     fn delta(&self, scale: f32) -> Tensor<2> {
         self.oriented(product(self.a.val(), self.b.val(), self.blocks(), scale))
     }
@@ -195,8 +195,36 @@ impl LowRank {
         if self.mode == GroupMode::Dense { GroupMode::PerGroup } else { self.mode }
     }
 
+    /// `[out, n]` as a matrix in Burn's orientation.
     fn oriented(&self, delta: Tensor<2>) -> Tensor<2> {
-        if self.layer.kernel().is_empty() { delta.transpose() } else { delta }
+        if self.layer.kernel().is_empty() {
+            return delta.transpose();
+        }
+        if !self.layer.kind().is_conv_transpose() {
+            return delta;
+        }
+        let [groups, inputs, outputs, taps] = self.by_group();
+        delta.reshape([groups, outputs, inputs, taps]).swap_dims(1, 2).reshape([groups * inputs, outputs * taps])
+    }
+
+    /// A weight in Burn's orientation as `[out, n]`.
+    fn by_output<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
+        let out = self.layer.out_features();
+        let n = weight.shape().num_elements() / out;
+        if self.layer.kernel().is_empty() {
+            return weight.reshape([n, out]).transpose();
+        }
+        if !self.layer.kind().is_conv_transpose() {
+            return weight.reshape([out, n]);
+        }
+        weight.reshape(self.by_group()).swap_dims(1, 2).reshape([out, n])
+    }
+
+    /// The axes of a transposed convolution's weight: groups, inputs and outputs of a group, taps.
+    fn by_group(&self) -> [usize; 4] {
+        let layer = &self.layer;
+        let groups = layer.groups();
+        [groups, layer.in_features() / groups, layer.out_features() / groups, layer.kernel().iter().product()]
     }
 }
 

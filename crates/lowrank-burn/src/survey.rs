@@ -96,23 +96,26 @@ impl ModuleSite {
     pub fn layer(&self) -> Result<Option<Layer>> {
         let kind = match self.class.as_str() {
             "Linear" => LayerKind::Linear,
+            "HfConv1D" => LayerKind::Conv1D,
             "Embedding" => LayerKind::Embedding,
             "Conv1d" | BARE => LayerKind::Conv1d,
             "Conv2d" => LayerKind::Conv2d,
             "Conv3d" => LayerKind::Conv3d,
+            "ConvTranspose1d" => LayerKind::ConvTranspose1d,
+            "ConvTranspose2d" => LayerKind::ConvTranspose2d,
             _ => return Ok(None),
         };
         let Some(weight) = self.param("weight").filter(|weight| weight.shape.len() == kind.weight_axes()) else {
             return Ok(None);
         };
-        let groups = match (kind, self.groups) {
-            (LayerKind::Conv1d | LayerKind::Conv2d | LayerKind::Conv3d, Some(groups)) => groups,
-            (LayerKind::Conv1d | LayerKind::Conv2d | LayerKind::Conv3d, None) => {
+        let groups = match self.groups {
+            _ if kind.kernel_axes() == 0 => 1,
+            Some(groups) => groups,
+            None => {
                 return Err(Error::new(Subject::Model, "the groups of this convolution cannot be seen")
                     .at(&self.path)
                     .with_hint("derive `Debug` on the model and its layers: stride and groups are read from there"));
             }
-            _ => 1,
         };
         Layer::new(kind, &weight.torch_shape(), groups).map(Some)
     }

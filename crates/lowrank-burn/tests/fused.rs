@@ -7,7 +7,8 @@ use proptest::test_runner::Config;
 
 use lowrank::adapter::{DoraNorm, GroupMode};
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
-use problem::{Problem, Route, Shape, conv_problem, embedding_problem, linear_problem};
+use problem::{Problem, Route, Shape, conv_problem, conv3d_problem, embedding_problem};
+use problem::{hf_conv1d_problem, linear_problem, transposed_problem};
 
 fn cases(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
@@ -36,7 +37,17 @@ proptest! {
     }
 
     #[test]
+    fn a_drop_in_conv_transpose1d_agrees_with_the_reference(problem in transposed_problem(1)) {
+        problem.check(Route::DropIn);
+    }
+
+    #[test]
     fn a_drop_in_linear_agrees_with_the_reference(problem in linear_problem()) {
+        problem.check(Route::DropIn);
+    }
+
+    #[test]
+    fn transformers_conv1d_agrees_with_the_reference(problem in hf_conv1d_problem()) {
         problem.check(Route::DropIn);
     }
 
@@ -51,6 +62,23 @@ proptest! {
 
     #[test]
     fn a_stock_conv2d_agrees_with_the_reference(problem in conv_problem(2)) {
+        problem.check(Route::Stock);
+    }
+
+    #[test]
+    fn a_drop_in_conv_transpose2d_agrees_with_the_reference(problem in transposed_problem(2)) {
+        problem.check(Route::DropIn);
+    }
+
+    #[test]
+    fn a_drop_in_conv3d_agrees_with_the_reference(problem in conv3d_problem()) {
+        problem.check(Route::DropIn);
+    }
+
+    #[test]
+    fn a_stock_conv_transpose_agrees_with_the_reference(
+        problem in prop_oneof![transposed_problem(1), transposed_problem(2)],
+    ) {
         problem.check(Route::Stock);
     }
 
@@ -83,7 +111,15 @@ proptest! {
 
     #[test]
     fn other_layers_with_dora_agree_with_the_reference(
-        problem in prop_oneof![conv_problem(2), linear_problem(), embedding_problem()],
+        problem in prop_oneof![
+            conv_problem(2),
+            conv3d_problem(),
+            transposed_problem(1),
+            transposed_problem(2),
+            linear_problem(),
+            hf_conv1d_problem(),
+            embedding_problem(),
+        ],
         norm in norm(),
     ) {
         problem.with_dora(norm).check(Route::DropIn);
@@ -91,7 +127,14 @@ proptest! {
 
     #[test]
     fn stock_layers_with_dora_agree_with_the_reference(
-        problem in prop_oneof![conv_problem(1), conv_problem(2), linear_problem(), embedding_problem()],
+        problem in prop_oneof![
+            conv_problem(1),
+            conv_problem(2),
+            transposed_problem(1),
+            transposed_problem(2),
+            linear_problem(),
+            embedding_problem(),
+        ],
         norm in norm(),
     ) {
         problem.with_dora(norm).check(Route::Stock);

@@ -7,6 +7,7 @@ use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
 use lowrank::adapter::combine::{CombinationType, MajoritySign};
 use lowrank::adapter::rank::Cut;
+use lowrank::files::WeightNorm;
 use lowrank_burn::data::Split;
 use lowrank_burn::models::Dtype;
 use serde_json::Value;
@@ -229,6 +230,9 @@ pub struct MergeArgs {
     /// Where the merged weights go: a file or a folder, as the base is
     #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
+    /// What becomes of weight normalisation: kept in the form it has, or folded into plain weights
+    #[arg(long, value_name = "FORM", default_value = "keep", value_parser = one_of(WeightNorm::ALL, WeightNorm::name))]
+    pub weight_norm: WeightNorm,
     /// Replace an output that exists
     #[arg(long)]
     pub force: bool,

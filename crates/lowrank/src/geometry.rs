@@ -207,6 +207,54 @@ impl ConvGeometry {
             .collect()
     }
 
+    /// The lengths that the transpose of this convolution gives for input `lengths`, one an axis: those from which this one
+    /// makes `lengths`, and `padding_out` more.
+    ///
+    /// Along each axis the length is `(length - 1) * stride + dilation * (kernel - 1) + 1 - before - after + padding_out`.
+    /// `padding_out` is below the stride.
+    ///
+    /// ```
+    /// use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
+    ///
+    /// // The first upsampling of HiFi-GAN takes 512 channels to 256, and one position to eight.
+    /// let axis = Axis { stride: 8, padding: Padding::Explicit(4, 4), ..Axis::new(16) };
+    /// let conv = ConvGeometry::new(256, 512, 1, PaddingMode::Zeros, vec![axis])?;
+    /// assert_eq!(conv.transposed_lengths(&[32], &[0])?, [256]);
+    /// assert_eq!(conv.output_lengths(&[256])?, [32]);
+    /// # Ok::<(), lowrank::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is not one length and one padding an axis, when a length is zero, a padding not below its stride, when
+    /// nothing is left within the padding, and when a length cannot be counted.
+    pub fn transposed_lengths(&self, lengths: &[usize], padding_out: &[usize]) -> Result<Vec<usize>> {
+        if [lengths.len(), padding_out.len()] != [self.axes.len(); 2] {
+            return Err(wrong("wrong number of input axes").found(lengths.len()).expected(self.axes.len()));
+        }
+        let along = lengths.iter().zip(padding_out).enumerate();
+        let length = |(axis, (length, out)): (usize, (&usize, &usize))| {
+            self.transposed_length(axis, *length, *out).map_err(|error| error.at(format!("axis {axis}")))
+        };
+        along.map(length).collect()
+    }
+
+    fn transposed_length(&self, axis: usize, length: usize, padding_out: usize) -> Result<usize> {
+        let Axis { kernel, stride, dilation, .. } = self.axes[axis];
+        if padding_out >= stride {
+            return Err(wrong("the padding of the output is not below the stride").found(padding_out).expected(stride));
+        }
+        let Some(before_last) = length.checked_sub(1) else { return Err(wrong("the input is empty")) };
+        let span = dilation * (kernel - 1) + 1 + padding_out;
+        let whole = before_last.checked_mul(stride).and_then(|start| start.checked_add(span));
+        let whole = whole.ok_or_else(|| wrong("the output is too long").found(length))?;
+        let (before, after) = self.padding(axis);
+        whole.checked_sub(before + after).filter(|left| *left > 0).ok_or_else(|| {
+            wrong("nothing of the output is left within the padding")
+                .found(format!("{whole} positions, {} of padding", before + after))
+                .with_hint("use longer inputs, or less padding")
+        })
+    }
+
     fn output_length(&self, axis: usize, length: usize) -> Result<usize> {
         if length == 0 {
             return Err(wrong("the input is empty").with_hint("leave recordings without samples out"));

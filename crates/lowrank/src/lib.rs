@@ -21,5 +21,6 @@ pub mod random;
 pub mod suggest;
 pub mod svd;
 pub mod target;
+pub mod weight_norm;
 
 pub use error::{Error, Result, Subject};

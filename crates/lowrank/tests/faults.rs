@@ -10,6 +10,7 @@ use std::path::Path;
 
 use faulty::{Faulty, Then};
 use lowrank::Error;
+use lowrank::files::MergeOptions;
 use lowrank::files::merge_checkpoint::merge_checkpoint_to;
 use lowrank::files::{Storage, adapter_dir, atomic};
 use lowrank::float::FloatType;
@@ -102,7 +103,15 @@ fn saving_the_first_time_leaves_nothing_or_what_is_complete() {
 
 fn merge(storage: &dyn Storage, root: &Path, base: &str, output: &str) -> Result<(), Error> {
     let (base, adapter, output) = (root.join(base), root.join("adapter"), root.join(output));
-    merge_checkpoint_to(storage, &base, &adapter, &output, true, &mut |_| {}).map(drop)
+    merge_checkpoint_to(
+        storage,
+        &base,
+        &adapter,
+        &output,
+        MergeOptions { force: true, ..MergeOptions::default() },
+        &mut |_| {},
+    )
+    .map(drop)
 }
 
 fn prepare(root: &Path) {

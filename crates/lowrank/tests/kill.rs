@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use faulty::{Faulty, Then};
+use lowrank::files::MergeOptions;
 use lowrank::files::merge_checkpoint::merge_checkpoint_to;
 use lowrank::files::{Disk, RunLock, Storage, adapter_dir};
 use lowrank::float::FloatType;
@@ -18,8 +19,15 @@ const IN: &str = "LOWRANK_TEST_FOLDER";
 fn save(storage: &dyn Storage, root: &Path) {
     let _lock = RunLock::acquire(root).unwrap();
     adapter_dir::write_to(storage, &root.join("adapter"), &fixture::config(), &fixture::adapter(2), None).unwrap();
-    merge_checkpoint_to(storage, &root.join("base"), &root.join("adapter"), &root.join("out"), true, &mut |_| {})
-        .unwrap();
+    merge_checkpoint_to(
+        storage,
+        &root.join("base"),
+        &root.join("adapter"),
+        &root.join("out"),
+        MergeOptions { force: true, ..MergeOptions::default() },
+        &mut |_| {},
+    )
+    .unwrap();
 }
 
 /// The part that dies: does nothing unless the test below has started it.

@@ -13,6 +13,7 @@ use std::fs::Permissions;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lowrank::files::MergeOptions;
 use lowrank::files::merge_checkpoint::merge_checkpoint_to;
 use lowrank::files::storage::OpenFile;
 use lowrank::files::{Disk, Storage, adapter_dir};
@@ -196,7 +197,15 @@ fn a_merged_folder_is_complete_or_not_there() {
     fixture::save_folder(&base, FloatType::F16);
     adapter_dir::write(&adapter, &fixture::config(), &fixture::adapter(1), None).unwrap();
     let merge = |storage: &dyn Storage, to: &Path| {
-        merge_checkpoint_to(storage, &base, &adapter, to, true, &mut |_| {}).unwrap();
+        merge_checkpoint_to(
+            storage,
+            &base,
+            &adapter,
+            to,
+            MergeOptions { force: true, ..MergeOptions::default() },
+            &mut |_| {},
+        )
+        .unwrap();
     };
     merge(&Disk, &root.path().join("again"));
     let new = fixture::contents(&root.path().join("again"));
@@ -219,10 +228,26 @@ fn a_folder_merged_over_itself_is_the_old_or_the_new_or_aside() {
     adapter_dir::write(&adapter, &fixture::config(), &fixture::adapter(1), None).unwrap();
     let old = fixture::contents(&base);
     let out = root.path().join("out");
-    merge_checkpoint_to(&Disk, &base, &adapter, &out, false, &mut |_| {}).unwrap();
+    merge_checkpoint_to(
+        &Disk,
+        &base,
+        &adapter,
+        &out,
+        MergeOptions { force: false, ..MergeOptions::default() },
+        &mut |_| {},
+    )
+    .unwrap();
     let new = fixture::contents(&out);
     let merge = |storage: &dyn Storage| {
-        merge_checkpoint_to(storage, &base, &adapter, &base, true, &mut |_| {}).unwrap();
+        merge_checkpoint_to(
+            storage,
+            &base,
+            &adapter,
+            &base,
+            MergeOptions { force: true, ..MergeOptions::default() },
+            &mut |_| {},
+        )
+        .unwrap();
     };
     every_state(root.path(), merge, |files, place| {
         let (there, aside) = (below(files, &base), below(files, &root.path().join(".base.lowrank-old")));

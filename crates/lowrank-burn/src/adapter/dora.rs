@@ -16,20 +16,26 @@ impl LowRank {
         Some(magnitude / norms.mask_fill(none, f32::INFINITY))
     }
 
-    /// The axis of the outputs in a weight in Burn's orientation: the last of a matrix, the first of a kernel.
-    pub(crate) fn output_axis(&self) -> usize {
-        usize::from(self.layer.kernel().is_empty())
+    /// A weight in Burn's orientation with each output times its gain.
+    pub(crate) fn gained<const D: usize>(&self, weight: Tensor<D>, gain: Tensor<1>) -> Tensor<D> {
+        if self.layer.kind().is_conv_transpose() {
+            let (shape, [groups, inputs, outputs, taps]) = (weight.dims(), self.by_group());
+            let weight = weight.reshape([groups, inputs, outputs, taps]);
+            return (weight * gain.reshape([groups, 1, outputs, 1])).reshape(shape);
+        }
+        let mut along = [1; D];
+        along[usize::from(self.layer.kernel().is_empty())] = self.layer.out_features();
+        weight * gain.reshape(along)
     }
 
     fn norms<const D: usize>(&self, base: &Tensor<D>, scale: f32) -> Tensor<1> {
-        let (out, axis) = (self.layer.out_features(), self.output_axis());
+        let out = self.layer.out_features();
         let (mut delta, outside) = self.measured([&self.a.val(), &self.b.val()], self.mode, scale);
         if let Some(start) = &self.start {
             delta = delta - self.measured([&start.a.val(), &start.b.val()], self.start_mode(), scale).0;
         }
-        let delta = self.oriented(delta);
-        let weight = base.clone().detach().cast(delta.dtype()).reshape(delta.dims()) + delta;
-        let squares = (weight.clone() * weight).sum_dim(1 - axis).reshape([out]);
+        let weight = self.by_output(base.clone().detach()).cast(delta.dtype()) + delta;
+        let squares = (weight.clone() * weight).sum_dim(1).reshape([out]);
         match outside {
             Some(outside) => (squares + outside).sqrt(),
             None => squares.sqrt(),
@@ -41,20 +47,21 @@ impl LowRank {
     fn measured(&self, factors: [&Tensor<2>; 2], mode: GroupMode, scale: f32) -> (Tensor<2>, Option<Tensor<1>>) {
         let [a, b] = factors.map(|factor| factor.clone().detach());
         let (groups, [rank, n], [out, _]) = (self.layer.groups(), a.dims(), b.dims());
-        match (self.norm, mode) {
+        let known = !self.layer.kind().is_conv_transpose();
+        match (if known { self.norm } else { DoraNorm::Exact }, mode) {
             (_, GroupMode::Shared) => (product(a, b, 1, scale), None),
             _ if groups == 1 => (product(a, b, 1, scale), None),
             (DoraNorm::Exact, GroupMode::PerGroup) => (product(a, b, groups, scale), None),
             (DoraNorm::Exact, GroupMode::Dense) => {
-                let inside = product(self.by_group(a.clone(), true), b.clone(), groups, scale);
-                let outside = product(self.by_group(a, false), b, groups, scale);
+                let inside = product(self.within_groups(a.clone(), true), b.clone(), groups, scale);
+                let outside = product(self.within_groups(a, false), b, groups, scale);
                 // What is inside is zero in the columns of all other groups.
                 let inside = inside.reshape([out, groups, n / groups]).sum_dim(1).reshape([out, n / groups]);
                 (inside, Some((outside.clone() * outside).sum_dim(1).reshape([out])))
             }
             (DoraNorm::Peft, mode) => {
                 let dense = mode == GroupMode::Dense;
-                let a = if dense { a } else { self.by_group(a.repeat_dim(1, groups), true) };
+                let a = if dense { a } else { self.within_groups(a.repeat_dim(1, groups), true) };
                 let n = if dense { n / groups } else { n };
                 let delta = b.reshape([out / groups, rank]).matmul(a).mul_scalar(scale);
                 (delta.reshape([out, n]), None)
@@ -63,7 +70,7 @@ impl LowRank {
     }
 
     /// A dense `A` with zeros outside the groups, or inside.
-    fn by_group(&self, a: Tensor<2>, inside: bool) -> Tensor<2> {
+    fn within_groups(&self, a: Tensor<2>, inside: bool) -> Tensor<2> {
         let ([rank, n], groups) = (a.dims(), self.layer.groups());
         let kept = |at: usize| f32::from(u8::from((at / groups == at % groups) == inside));
         let mask = TensorData::new((0..groups * groups).map(kept).collect(), [groups, 1, groups, 1]);

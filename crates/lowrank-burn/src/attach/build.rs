@@ -112,7 +112,10 @@ impl Builder<'_> {
         let Target { path, layer, mode, rank, scale, .. } = target;
         let (seed, knowledge) = match self.source {
             Source::New { seed, knowledge } => (*seed, *knowledge),
-            Source::State(state) => return state.factors(path, layer, self.config),
+            Source::State(state) => {
+                self.check_transposed(path, layer.kind())?;
+                return state.factors(path, layer, self.config);
+            }
         };
         let mut random = Random::new(seed, &format!("lora {path}"), 0);
         let own = || {
@@ -148,6 +151,20 @@ impl Builder<'_> {
         };
         let factors = factors.map_err(|error| error.at(path))?;
         if self.config.use_dora { self.with_norms(factors, &own()) } else { Ok(factors) }
+    }
+
+    /// A file that says which of its modules are transposed convolutions has to mean the model's.
+    fn check_transposed(&self, path: &str, kind: LayerKind) -> Result<()> {
+        let listed = self.config.conv_transpose.iter().any(|module| module == path);
+        if listed == kind.is_conv_transpose() {
+            return Ok(());
+        }
+        let found = if listed { "one on a transposed convolution" } else { "one on another layer" };
+        Err(Error::new(Subject::Adapter, "the adapter is for a layer of another kind")
+            .at(path)
+            .found(format!("{found} (`conv_transpose` in adapter_config.json)"))
+            .expected(format!("one on {kind}"))
+            .with_hint("is the adapter for another base?"))
     }
 
     /// Whether new factors are a part of the base weight.

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::{Module, ParamId};
 use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
 use lowrank::adapter::tensor::Tensor;
-use lowrank::adapter::{DoraNorm, Factors, GroupMode, Magnitude};
+use lowrank::adapter::{DoraNorm, Factors, GroupMode, LayerKind, Magnitude};
 use lowrank::config::{InitLoraWeights, LoraConfig};
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
@@ -129,13 +129,22 @@ impl Adapters {
 
 impl Entry {
     /// The configuration as a file has it: words of our own spelt out as the modules they stand for, no norm named where
-    /// PEFT's is the same, and no start that PEFT refuses on a convolution, which it would do while loading the adapter.
+    /// PEFT's is the same, no start that PEFT refuses on a convolution, which it would do while loading the adapter, and
+    /// `fan_in_fan_out` as PEFT corrects it: the last linear layer decides.
     fn saved_config(&self) -> LoraConfig {
         let init = &self.config.init_lora_weights;
+        let targets = &self.resolution.targets;
         let refused = matches!(init, InitLoraWeights::Orthogonal | InitLoraWeights::Mica | InitLoraWeights::Eva)
-            && self.resolution.targets.iter().any(|target| !target.layer.kernel().is_empty());
-        let grouped = self.resolution.targets.iter().any(|target| target.layer.groups() > 1);
+            && targets.iter().any(|target| !target.layer.kernel().is_empty());
+        let grouped = targets.iter().any(|target| target.layer.groups() > 1);
+        let kinds = targets.iter().rev().map(|target| target.layer.kind());
+        let last = kinds.into_iter().find(|kind| matches!(kind, LayerKind::Linear | LayerKind::Conv1D));
         LoraConfig {
+            conv_transpose: {
+                let transposed = targets.iter().filter(|target| target.layer.kind().is_conv_transpose());
+                transposed.map(|target| target.path.clone()).collect()
+            },
+            fan_in_fan_out: last.map_or(self.config.fan_in_fan_out, |kind| kind == LayerKind::Conv1D),
             dora_norm: if grouped { self.config.dora_norm } else { DoraNorm::Peft },
             target_modules: Some(self.resolution.target_modules.clone()),
             inference_mode: true,

@@ -42,6 +42,8 @@ impl Adapters {
             })
             .collect();
         let moments = |target: &Target| Moments::new(&target.layer, target.mode);
+        let transposed = observed.iter().filter(|(_, target)| target.layer.kind().is_conv_transpose());
+        Error::all(transposed.map(|(_, target)| not_summed(&target.path)).collect())?;
         let begun: HashMap<_, _> = observed.iter().map(|(id, target)| (*id, moments(target))).collect();
         self.control.write().observed = Some(begun);
         let done = work();
@@ -99,6 +101,12 @@ fn candidate<'a>(target: &Target, moments: &'a Moments) -> Candidate<'a> {
     let blocks = moments.blocks();
     let rows = target.layer.out_features() / blocks;
     Candidate { rank: target.rank, most: rows.min(moments.rows()) * blocks, moments }
+}
+
+fn not_summed(path: &str) -> Error {
+    Error::new(Subject::Adapter, "the inputs of a transposed convolution are not summed up")
+        .at(path)
+        .with_hint("leave it out of target_modules, or begin with another init_lora_weights than \"eva\" and \"corda\"")
 }
 
 fn unseen(path: &str) -> Error {

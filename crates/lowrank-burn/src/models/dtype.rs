@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::survey::{ModuleSite, ParamSite};
 
-/// The type in which the weights of [`crate::nn::Conv1d`] and [`crate::nn::Linear`] are held while they are frozen:
-/// transformers' `dtype`.
+/// The type in which the weights of [`crate::nn::Conv1d`], [`crate::nn::Linear`] and [`crate::nn::HfConv1D`] are held while
+/// they are frozen: transformers' `dtype`.
 ///
 /// Half precision takes half the memory. The kernels unpack it part by part and compute in single precision, so an adapter
 /// trains to the bits that it would on the same values in `f32`. Everything else is in single precision: norms, biases,
@@ -44,7 +44,8 @@ impl Dtype {
 
     /// The type of a parameter that a checkpoint has in the type `stored`.
     pub(super) fn held(self, site: &ModuleSite, param: &ParamSite, stored: FloatType) -> FloatType {
-        let can_be_half = site.fused && param.name == "weight" && matches!(site.class.as_str(), "Conv1d" | "Linear");
+        let class = matches!(site.class.as_str(), "Conv1d" | "Linear" | "HfConv1D");
+        let can_be_half = site.fused && param.name == "weight" && class;
         match (self, stored) {
             _ if !can_be_half => FloatType::F32,
             (Self::Bfloat16, _) | (Self::Auto, FloatType::Bf16) => FloatType::Bf16,

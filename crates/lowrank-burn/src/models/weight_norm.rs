@@ -53,15 +53,3 @@ fn lengths<const D: usize>(weight: Tensor<D>) -> Tensor<1> {
     let rows = weight.reshape([channels, values / channels]);
     rows.powi_scalar(2).sum_dim(1).sqrt().squeeze_dim(1)
 }
-
-/// `g · v / ‖v‖` on plain values, the sums in `f64`.
-pub(super) fn fold(g: &[f32], v: &[f32]) -> Vec<f32> {
-    let row = v.len() / g.len().max(1);
-    let mut folded = Vec::with_capacity(v.len());
-    for (g, v) in g.iter().zip(v.chunks(row.max(1))) {
-        let length = v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        #[expect(clippy::cast_possible_truncation, reason = "the weight is stored in single precision")]
-        folded.extend(v.iter().map(|v| (f64::from(*g) * f64::from(*v) / length) as f32));
-    }
-    folded
-}

@@ -7,10 +7,10 @@ use burn::tensor::{Tensor, TensorData};
 use lowrank::adapter::tensor::Tensor as Stored;
 use lowrank::files::Checkpoint;
 use lowrank::float::FloatType;
+use lowrank::weight_norm::{Lengths, names};
 use lowrank::{Error, Result, Subject, suggest};
 
 use super::dtype::{Dtype, encode};
-use super::weight_norm;
 use crate::attach::transpose;
 use crate::survey::Survey;
 use crate::values;
@@ -91,21 +91,21 @@ impl Reader<'_, '_> {
         if self.checkpoint.get(key).is_some() {
             return self.values(key, shape);
         }
-        let module = key.strip_suffix("weight").unwrap_or(key);
-        let forms = [
-            (format!("{module}weight_g"), format!("{module}weight_v")),
-            (
-                format!("{module}parametrizations.weight.original0"),
-                format!("{module}parametrizations.weight.original1"),
-            ),
-        ];
-        for (g, v) in forms {
-            if self.checkpoint.get(&g).is_some() && self.checkpoint.get(&v).is_some() {
-                let mut lengths = vec![1; shape.len()];
-                lengths[0] = shape[0];
-                let ((g, _), (v, stored)) = (self.values(&g, &lengths)?, self.values(&v, shape)?);
-                return Ok((weight_norm::fold(&g, &v), stored));
-            }
+        for [g, v] in names(key) {
+            let (Some(info), true) = (self.checkpoint.get(&g), self.checkpoint.get(&v).is_some()) else { continue };
+            // The axis that the lengths are along is the one their shape says, which has to fit.
+            let along = info.shape.clone();
+            let Some(lengths) = Lengths::of(&along, shape) else {
+                return Err(Error::new(Subject::Model, "the lengths of weight normalisation do not fit")
+                    .at(&g)
+                    .found(format!("{along:?}"))
+                    .expected(format!("the length of one axis of {shape:?}, and ones")));
+            };
+            let ((g, _), (v, stored)) = (self.values(&g, &along)?, self.values(&v, shape)?);
+            let [g, v] = [g, v].map(|values| values.into_iter().map(f64::from).collect::<Vec<_>>());
+            #[expect(clippy::cast_possible_truncation, reason = "the weight is held in single precision")]
+            let folded = lengths.fold(&g, &v).into_iter().map(|value| value as f32).collect();
+            return Ok((folded, stored));
         }
         let error =
             Error::new(Subject::Model, "missing from the checkpoint").at(key).expected(format!("shape {shape:?}"));

@@ -129,18 +129,49 @@ fn two_path<const D: usize>(x: Tensor<D>, path: &LowRank, multiplier: f32, dims:
     let mut b_shape = [1; D];
     b_shape[..2].copy_from_slice(&b.dims());
     let (a, b) = (a.reshape(a_shape), b.reshape(b_shape));
+    let a = match dims {
+        ConvDims::Transposed(_) => inputs_first(a, if path.mode == GroupMode::PerGroup { groups } else { 1 }),
+        _ => a,
+    };
 
     let h = match path.mode {
-        GroupMode::Shared if groups > 1 => shared_rows(x, a, groups, dims),
+        GroupMode::Shared if groups > 1 => shared_rows(x, a, groups, rank, dims),
         GroupMode::Dense => convolve(x, a, None, &dims.ungrouped()),
         GroupMode::PerGroup | GroupMode::Shared => convolve(x, a, None, dims),
     };
     convolve(h, b, None, &dims.pointwise(groups)).mul_scalar(path.scale * multiplier)
 }
 
+/// The input of a transposed convolution, and what is left of its `padding_out` below the stride: a whole stride of it is
+/// what one more input of zero gives.
+pub(super) fn within_stride<const D: usize, const N: usize>(
+    input: Tensor<D>,
+    stride: [usize; N],
+    padding_out: [usize; N],
+) -> (Tensor<D>, [usize; N]) {
+    let longer = |input: Tensor<D>, at: usize| {
+        let mut shape = input.dims();
+        shape[2 + at] = padding_out[at] / stride[at];
+        if shape[2 + at] == 0 {
+            return input;
+        }
+        let zeros = Tensor::zeros(shape, (&input.device(), input.dtype()));
+        Tensor::cat(vec![input, zeros], 2 + at)
+    };
+    ((0..N).fold(input, longer), std::array::from_fn(|at| padding_out[at] % stride[at]))
+}
+
+/// `A` `[r, in/g, k…]` as the weight of a transposed convolution, `[in, r/g, k…]`.
+fn inputs_first<const D: usize>(a: Tensor<D>, groups: usize) -> Tensor<D> {
+    let mut shape = a.dims();
+    let [rank, inputs] = [shape[0], shape[1]];
+    let taps = shape[2..].iter().product::<usize>();
+    (shape[0], shape[1]) = (inputs * groups, rank / groups);
+    a.reshape([groups, rank / groups, inputs, taps]).swap_dims(1, 2).reshape(shape)
+}
+
 /// `A` over each group of `x`: the groups become samples, and the ranks of each group channels.
-fn shared_rows<const D: usize>(x: Tensor<D>, a: Tensor<D>, groups: usize, dims: &ConvDims) -> Tensor<D> {
-    let rank = a.dims()[0];
+fn shared_rows<const D: usize>(x: Tensor<D>, a: Tensor<D>, groups: usize, rank: usize, dims: &ConvDims) -> Tensor<D> {
     let mut split = x.dims();
     let batch = split[0];
     split[0] *= groups;

@@ -48,7 +48,7 @@ pub(super) fn scaled<'a, const X: usize, const D: usize>(
     }
     let b = path.b.val() * along(gain.clone(), 0);
     // In single precision: the product of a gain and a weight in half precision is in none.
-    let weight = path.reduced(weight.clone().cast(gain.dtype()), multiplier) * along(gain, path.output_axis());
+    let weight = path.gained(path.reduced(weight.clone().cast(gain.dtype()), multiplier), gain);
     Some(Scaled { path, scale: path.scale * multiplier, weight, b })
 }
 

@@ -47,26 +47,34 @@ impl Linear {
     /// When the last axis of `input` is not `d_input`.
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        observe::linear(&input, &self.weight);
-        let bias = self.bias.as_ref().map(Param::val);
-        let Some(paths) = low_rank_paths(&self.weight) else {
-            return linear(input, self.weight.val(), bias);
-        };
-        if dora::any(&paths) {
-            return with_dora(input, &self.weight.base(), &paths, bias);
-        }
-        let weight = reduced(self.weight.base(), &paths);
-        let mut paths = paths.into_iter().peekable();
-        let first = paths.next_if(|(path, _)| !path.drops(&input));
-        let y = match first {
-            Some((path, multiplier)) => {
-                let scale = path.scale * multiplier;
-                lora_linear(input.clone(), weight, path.a.val(), path.b.val(), bias, scale)
-            }
-            None => linear(input.clone(), weight, bias),
-        };
-        paths.fold(y, |y, (path, multiplier)| y + two_path(path.seen(input.clone()), path, multiplier))
+        forward(input, &self.weight, self.bias.as_ref())
     }
+}
+
+/// `x·W + bias` with the adapters on `weight`, `[d_input, d_output]`.
+pub(super) fn forward<const D: usize>(
+    x: Tensor<D>,
+    weight: &Param<Tensor<2>>,
+    bias: Option<&Param<Tensor<1>>>,
+) -> Tensor<D> {
+    observe::linear(&x, weight);
+    let bias = bias.map(Param::val);
+    let Some(paths) = low_rank_paths(weight) else {
+        return linear(x, weight.val(), bias);
+    };
+    if dora::any(&paths) {
+        return with_dora(x, &weight.base(), &paths, bias);
+    }
+    let weight = reduced(weight.base(), &paths);
+    let mut paths = paths.into_iter().peekable();
+    let first = paths.next_if(|(path, _)| !path.drops(&x));
+    let y = match first {
+        Some((path, multiplier)) => {
+            lora_linear(x.clone(), weight, path.a.val(), path.b.val(), bias, path.scale * multiplier)
+        }
+        None => linear(x.clone(), weight, bias),
+    };
+    paths.fold(y, |y, (path, multiplier)| y + two_path(path.seen(x.clone()), path, multiplier))
 }
 
 /// The forward when one of the adapters has a magnitude: one pass for it alone, else one adapter after the other.

@@ -1,12 +1,11 @@
 //! The layers of a chain, from their description under `PyTorch`'s names.
 
 use burn::module::Module;
-use burn::nn::conv::{Conv3d, Conv3dConfig};
 use burn::nn::{PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{DType, Device};
 use lowrank_burn::nn::{
-    BatchNorm, BatchNormConfig, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm,
-    GroupNormConfig, Linear, LinearConfig,
+    BatchNorm, BatchNormConfig, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, Embedding,
+    EmbeddingConfig, GroupNorm, GroupNormConfig, HfConv1D, Linear, LinearConfig,
 };
 use serde_json::Value;
 
@@ -17,8 +16,7 @@ use super::padding;
 #[expect(clippy::large_enum_variant, reason = "a Burn module cannot be boxed, and these are a few")]
 pub enum Layer {
     Linear(Linear),
-    /// transformers' transposed linear layer: its weight lies as Burn's does.
-    Conv1D(Linear),
+    Conv1D(HfConv1D),
     Embedding(Embedding),
     Conv1d(Conv1d),
     Conv2d(Conv2d),
@@ -35,7 +33,7 @@ impl Layer {
         let linear = |inputs, outputs| Linear::new(&LinearConfig::new(inputs, outputs).with_bias(bias), device);
         match row["class"].as_str().unwrap() {
             "Linear" => Self::Linear(linear(n("in_features"), n("out_features"))),
-            "Conv1D" => Self::Conv1D(linear(n("nx"), n("nf"))),
+            "Conv1D" => Self::Conv1D(HfConv1D::new(n("nx"), n("nf"), device)),
             "Embedding" => {
                 Self::Embedding(Embedding::new(&EmbeddingConfig::new(n("num_embeddings"), n("embedding_dim")), device))
             }
@@ -57,13 +55,12 @@ impl Layer {
     pub fn forward(&self, x: Signal) -> Signal {
         match (self, x) {
             (Self::Embedding(layer), Signal::Ids(ids)) => Signal::Three(layer.forward(ids)),
-            (Self::Linear(layer) | Self::Conv1D(layer), x) => match x {
-                Signal::Two(x) => Signal::Two(layer.forward(x)),
-                Signal::Three(x) => Signal::Three(layer.forward(x)),
-                Signal::Four(x) => Signal::Four(layer.forward(x)),
-                Signal::Five(x) => Signal::Five(layer.forward(x)),
-                Signal::Ids(_) => panic!("token numbers into a linear layer"),
-            },
+            (Self::Linear(layer), Signal::Two(x)) => Signal::Two(layer.forward(x)),
+            (Self::Linear(layer), Signal::Three(x)) => Signal::Three(layer.forward(x)),
+            (Self::Linear(layer), Signal::Four(x)) => Signal::Four(layer.forward(x)),
+            (Self::Linear(layer), Signal::Five(x)) => Signal::Five(layer.forward(x)),
+            (Self::Conv1D(layer), Signal::Two(x)) => Signal::Two(layer.forward(x)),
+            (Self::Conv1D(layer), Signal::Three(x)) => Signal::Three(layer.forward(x)),
             (Self::Conv1d(layer), Signal::Three(x)) => Signal::Three(layer.forward(x)),
             (Self::Conv2d(layer), Signal::Four(x)) => Signal::Four(layer.forward(x)),
             (Self::Conv3d(layer), Signal::Five(x)) => Signal::Five(layer.forward(x)),
@@ -76,8 +73,14 @@ impl Layer {
     /// The layer with its weight in a type, if it can hold that.
     pub fn held_in(self, dtype: DType) -> Self {
         match self {
-            Self::Linear(layer) => Self::Linear(linear_in(layer, dtype)),
-            Self::Conv1D(layer) => Self::Conv1D(linear_in(layer, dtype)),
+            Self::Linear(mut layer) => {
+                layer.weight = layer.weight.map(|weight| weight.cast(dtype).detach());
+                Self::Linear(layer)
+            }
+            Self::Conv1D(mut layer) => {
+                layer.weight = layer.weight.map(|weight| weight.cast(dtype).detach());
+                Self::Conv1D(layer)
+            }
             Self::Conv1d(mut layer) => {
                 layer.weight = layer.weight.map(|weight| weight.cast(dtype).detach());
                 Self::Conv1d(layer)
@@ -85,11 +88,6 @@ impl Layer {
             other => other,
         }
     }
-}
-
-fn linear_in(mut layer: Linear, dtype: DType) -> Linear {
-    layer.weight = layer.weight.map(|weight| weight.cast(dtype).detach());
-    layer
 }
 
 /// What a convolution is described by, over `N` axes.
@@ -151,5 +149,5 @@ fn conv3d(row: &Value, bias: bool, device: &Device) -> Conv3d {
         .with_groups(groups)
         .with_padding(PaddingConfig3d::Explicit(depth, height, width))
         .with_bias(bias);
-    config.init(device)
+    Conv3d::new(&config, device)
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn as stock;
-use burn::nn::{PaddingConfig1d, PaddingConfig2d};
+use burn::nn::{PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{Device, Gradients, Int, Tensor};
+use lowrank::adapter::LayerKind;
 use lowrank::geometry::{Axis, ConvGeometry, Padding};
 use lowrank_burn::{nn, values};
 
@@ -22,8 +23,15 @@ enum Layer {
     StockConv1d(stock::conv::Conv1d),
     Conv2d(nn::Conv2d),
     StockConv2d(stock::conv::Conv2d),
+    Conv3d(nn::Conv3d),
+    StockConv3d(stock::conv::Conv3d),
+    ConvTranspose1d(nn::ConvTranspose1d),
+    StockConvTranspose1d(stock::conv::ConvTranspose1d),
+    ConvTranspose2d(nn::ConvTranspose2d),
+    StockConvTranspose2d(stock::conv::ConvTranspose2d),
     Linear(nn::Linear),
     StockLinear(stock::Linear),
+    HfConv1D(nn::HfConv1D),
     Embedding(nn::Embedding),
     StockEmbedding(stock::Embedding),
 }
@@ -41,11 +49,26 @@ impl Net {
                     Layer::StockConv1d(conv)
                 }
             }
+            Shape::Transposed { conv, padding_out, .. } if conv.axes().len() == 1 => {
+                let conv = conv_transpose1d(conv, padding_out, problem.bias).init(device);
+                if dropin { Layer::ConvTranspose1d(conv.into()) } else { Layer::StockConvTranspose1d(conv) }
+            }
+            Shape::Transposed { conv, padding_out, .. } => {
+                let conv = conv_transpose2d(conv, padding_out, problem.bias).init(device);
+                if dropin { Layer::ConvTranspose2d(conv.into()) } else { Layer::StockConvTranspose2d(conv) }
+            }
+            Shape::Conv { geometry, .. } if geometry.axes().len() == 3 => {
+                let conv = conv3d(geometry, problem.bias).init(device);
+                if dropin { Layer::Conv3d(conv.into()) } else { Layer::StockConv3d(conv) }
+            }
             Shape::Conv { geometry, .. } => {
                 let conv = conv2d(geometry, problem.bias).init(device);
                 if dropin { Layer::Conv2d(conv.into()) } else { Layer::StockConv2d(conv) }
             }
-            Shape::Linear { inputs, outputs } => {
+            Shape::Linear { inputs, outputs, of: LayerKind::Conv1D } => {
+                Layer::HfConv1D(nn::HfConv1D::new(*inputs, *outputs, device))
+            }
+            Shape::Linear { inputs, outputs, .. } => {
                 let linear = stock::LinearConfig::new(*inputs, *outputs).with_bias(problem.bias).init(device);
                 if dropin { Layer::Linear(linear.into()) } else { Layer::StockLinear(linear) }
             }
@@ -64,8 +87,15 @@ impl Net {
             Layer::StockConv1d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
             Layer::Conv2d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
             Layer::StockConv2d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::Conv3d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::StockConv3d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::ConvTranspose1d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::StockConvTranspose1d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::ConvTranspose2d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
+            Layer::StockConvTranspose2d(layer) => (layer.weight.id, layer.bias.as_ref(), None),
             Layer::Linear(layer) => (layer.weight.id, layer.bias.as_ref(), Some(layer.weight.dims())),
             Layer::StockLinear(layer) => (layer.weight.id, layer.bias.as_ref(), Some(layer.weight.dims())),
+            Layer::HfConv1D(layer) => (layer.weight.id, Some(&layer.bias), None),
             Layer::Embedding(layer) => (layer.weight.id, None, None),
             Layer::StockEmbedding(layer) => (layer.weight.id, None, None),
         };
@@ -93,8 +123,31 @@ impl Net {
             (Layer::StockConv2d(layer), Shape::Conv { geometry, lengths }) => {
                 layer.forward(x.reshape([batch, geometry.in_channels(), lengths[0], lengths[1]])).flatten(0, 3)
             }
+            (Layer::Conv3d(layer), Shape::Conv { geometry, lengths }) => {
+                let shape = [batch, geometry.in_channels(), lengths[0], lengths[1], lengths[2]];
+                layer.forward(x.reshape(shape)).flatten(0, 4)
+            }
+            (Layer::StockConv3d(layer), Shape::Conv { geometry, lengths }) => {
+                let shape = [batch, geometry.in_channels(), lengths[0], lengths[1], lengths[2]];
+                layer.forward(x.reshape(shape)).flatten(0, 4)
+            }
+            (Layer::ConvTranspose1d(layer), Shape::Transposed { conv, lengths, .. }) => {
+                flat(layer.forward(x.reshape([batch, conv.out_channels(), lengths[0]])))
+            }
+            (Layer::StockConvTranspose1d(layer), Shape::Transposed { conv, lengths, .. }) => {
+                flat(layer.forward(x.reshape([batch, conv.out_channels(), lengths[0]])))
+            }
+            (Layer::ConvTranspose2d(layer), Shape::Transposed { conv, lengths, .. }) => {
+                layer.forward(x.reshape([batch, conv.out_channels(), lengths[0], lengths[1]])).flatten(0, 3)
+            }
+            (Layer::StockConvTranspose2d(layer), Shape::Transposed { conv, lengths, .. }) => {
+                layer.forward(x.reshape([batch, conv.out_channels(), lengths[0], lengths[1]])).flatten(0, 3)
+            }
             (Layer::Linear(layer), Shape::Linear { inputs, .. }) => flat(layer.forward(x.reshape([1, batch, *inputs]))),
             (Layer::StockLinear(layer), Shape::Linear { inputs, .. }) => {
+                flat(layer.forward(x.reshape([1, batch, *inputs])))
+            }
+            (Layer::HfConv1D(layer), Shape::Linear { inputs, .. }) => {
                 flat(layer.forward(x.reshape([1, batch, *inputs])))
             }
             (layer, shape) => panic!("{layer:?} does not take {shape:?}"),
@@ -154,5 +207,38 @@ fn conv2d(geometry: &ConvGeometry, bias: bool) -> stock::conv::Conv2dConfig {
         .with_dilation(each(|axis| axis.dilation))
         .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
         .with_groups(geometry.groups())
+        .with_bias(bias)
+}
+
+fn conv3d(geometry: &ConvGeometry, bias: bool) -> stock::conv::Conv3dConfig {
+    let each = |of: fn(&Axis) -> usize| std::array::from_fn(|at| of(&geometry.axes()[at]));
+    let [depth, height, width] = std::array::from_fn(|at| geometry.padding(at).0);
+    stock::conv::Conv3dConfig::new([geometry.in_channels(), geometry.out_channels()], each(|axis| axis.kernel))
+        .with_stride(each(|axis| axis.stride))
+        .with_dilation(each(|axis| axis.dilation))
+        .with_padding(PaddingConfig3d::Explicit(depth, height, width))
+        .with_groups(geometry.groups())
+        .with_bias(bias)
+}
+
+fn conv_transpose1d(conv: &ConvGeometry, padding_out: &[usize], bias: bool) -> stock::conv::ConvTranspose1dConfig {
+    let Axis { kernel, stride, dilation, .. } = conv.axes()[0];
+    stock::conv::ConvTranspose1dConfig::new([conv.out_channels(), conv.in_channels()], kernel)
+        .with_stride(stride)
+        .with_dilation(dilation)
+        .with_padding(conv.padding(0).0)
+        .with_padding_out(padding_out[0])
+        .with_groups(conv.groups())
+        .with_bias(bias)
+}
+
+fn conv_transpose2d(conv: &ConvGeometry, padding_out: &[usize], bias: bool) -> stock::conv::ConvTranspose2dConfig {
+    let each = |of: fn(&Axis) -> usize| [of(&conv.axes()[0]), of(&conv.axes()[1])];
+    stock::conv::ConvTranspose2dConfig::new([conv.out_channels(), conv.in_channels()], each(|axis| axis.kernel))
+        .with_stride(each(|axis| axis.stride))
+        .with_dilation(each(|axis| axis.dilation))
+        .with_padding([conv.padding(0).0, conv.padding(1).0])
+        .with_padding_out([padding_out[0], padding_out[1]])
+        .with_groups(conv.groups())
         .with_bias(bias)
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use lowrank::adapter::{DoraNorm, Factors, GroupMode, Layer, LayerKind, Magnitude};
 use lowrank::config::{LoraConfig, Patterns};
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
-use lowrank::kernels::reference::{adapter::Adapter, conv, dora, linear};
+use lowrank::kernels::reference::{AdapterGradients, Gradients, adapter::Adapter, conv, conv_transpose, dora, linear};
 use lowrank::random::Random;
 use lowrank_burn::{Adapters, values};
 use proptest::prelude::*;
@@ -27,9 +27,26 @@ pub enum Route {
 /// What is computed, apart from the values.
 #[derive(Debug, Clone)]
 pub enum Shape {
-    Conv { geometry: ConvGeometry, lengths: Vec<usize> },
-    Linear { inputs: usize, outputs: usize },
-    Embedding { rows: usize, dim: usize },
+    Conv {
+        geometry: ConvGeometry,
+        lengths: Vec<usize>,
+    },
+    /// The transpose of `conv`.
+    Transposed {
+        conv: ConvGeometry,
+        lengths: Vec<usize>,
+        padding_out: Vec<usize>,
+    },
+    /// `of` a `Linear`, or of transformers' `Conv1D`.
+    Linear {
+        inputs: usize,
+        outputs: usize,
+        of: LayerKind,
+    },
+    Embedding {
+        rows: usize,
+        dim: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -104,10 +121,61 @@ prop_compose! {
         (inputs, outputs, batch, rank) in (1_usize..12, 1_usize..12, 1_usize..7, 1_usize..6),
         (bias, lora_bias, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
     ) -> Problem {
-        let shape = Shape::Linear { inputs, outputs };
+        let shape = Shape::Linear { inputs, outputs, of: LayerKind::Linear };
         let mode = GroupMode::PerGroup;
         Problem { shape, batch, rank, mode, bias, lora_bias: bias && lora_bias, dora: None, seed }
     }
+}
+
+/// A convolution over three axes has as many zeros before each as after; here it has few taps.
+pub fn conv3d_problem() -> impl Strategy<Value = Problem> {
+    conv_problem(3).prop_map(|problem| {
+        let Shape::Conv { geometry, lengths } = &problem.shape else { return problem };
+        let axis = |axis: &Axis| Axis {
+            kernel: axis.kernel % 4 + 1,
+            stride: axis.stride % 3 + 1,
+            dilation: axis.dilation % 3 + 1,
+            padding: match axis.padding {
+                Padding::Explicit(before, _) => Padding::Explicit(before % 4, before % 4),
+                _ => Padding::Valid,
+            },
+        };
+        let along = geometry.axes().iter().map(axis).collect();
+        let (inputs, outputs) = (geometry.in_channels(), geometry.out_channels());
+        let geometry = ConvGeometry::new(inputs, outputs, geometry.groups(), PaddingMode::Zeros, along).unwrap();
+        let lengths = lengths.iter().map(|length| length % 8 + 1).collect();
+        Problem { shape: Shape::Conv { geometry, lengths }, ..problem }
+    })
+}
+
+prop_compose! {
+    pub fn transposed_problem(axes: usize)(
+        problem in conv_problem(axes),
+        padding_out in prop::collection::vec(0_usize..8, axes),
+    ) -> Problem {
+        let Shape::Conv { geometry, lengths } = &problem.shape else { return problem };
+        let axis = |axis: &Axis| {
+            let before = if let Padding::Explicit(before, _) = axis.padding { before % 6 } else { 0 };
+            Axis { padding: Padding::Explicit(before, before), ..*axis }
+        };
+        let along: Vec<Axis> = geometry.axes().iter().map(axis).collect();
+        // As PyTorch asks for.
+        let padding_out = padding_out.iter().zip(&along).map(|(out, axis)| out % axis.stride.max(axis.dilation));
+        let padding_out = padding_out.collect();
+        let (inputs, outputs, groups) = (geometry.in_channels(), geometry.out_channels(), geometry.groups());
+        let conv = ConvGeometry::new(outputs, inputs, groups, PaddingMode::Zeros, along).unwrap();
+        let lengths = lengths.iter().map(|length| length.div_ceil(4)).collect();
+        Problem { shape: Shape::Transposed { conv, lengths, padding_out }, ..problem }
+    }
+}
+
+pub fn hf_conv1d_problem() -> impl Strategy<Value = Problem> {
+    // It always has a bias.
+    linear_problem().prop_map(|problem| {
+        let Shape::Linear { inputs, outputs, .. } = problem.shape else { return problem };
+        let shape = Shape::Linear { inputs, outputs, of: LayerKind::Conv1D };
+        Problem { shape, bias: true, ..problem }
+    })
 }
 
 prop_compose! {
@@ -157,6 +225,10 @@ impl Problem {
     /// Geometries without an output are refused in one place and not computed; stock layers know zeros only, leave
     /// dilation out of `Same`, take no dense grouped form, and no grouped form with a stride.
     fn is_possible(&self, route: Route) -> bool {
+        if let Shape::Transposed { .. } = &self.shape {
+            let stock = self.mode != GroupMode::Dense || self.layer().groups() == 1;
+            return self.transposed().is_some() && (route == Route::DropIn || stock);
+        }
         let Shape::Conv { geometry, lengths } = &self.shape else { return true };
         let stock = || {
             let plain = |axis: &Axis| axis.padding != Padding::Same || axis.dilation == 1;
@@ -167,13 +239,60 @@ impl Problem {
         geometry.output_lengths(lengths).is_ok() && (route == Route::DropIn || stock())
     }
 
+    /// The lengths of a transposed convolution's output, and those of its input with what stands for a whole stride of
+    /// its `padding_out`; none where nothing is left within the padding.
+    fn transposed(&self) -> Option<(Vec<usize>, Vec<usize>)> {
+        let Shape::Transposed { conv, lengths, padding_out } = &self.shape else { return None };
+        let axes = || conv.axes().iter().zip(padding_out);
+        let inputs: Vec<usize> = lengths.iter().zip(axes()).map(|(n, (axis, out))| n + out / axis.stride).collect();
+        let rest: Vec<usize> = axes().map(|(axis, out)| out % axis.stride).collect();
+        Some((conv.transposed_lengths(&inputs, &rest).ok()?, inputs))
+    }
+
+    /// For each position of the longer input of a transposed convolution, that in the input itself.
+    fn places(&self) -> Vec<Option<usize>> {
+        let (Shape::Transposed { lengths, .. }, Some((_, longer))) = (&self.shape, self.transposed()) else {
+            return Vec::new();
+        };
+        let along = |places: Vec<Option<usize>>, (length, longer): (&usize, &usize)| {
+            let mut inner = Vec::new();
+            for place in places {
+                inner.extend((0..*longer).map(|at| place.filter(|_| at < *length).map(|place| place * length + at)));
+            }
+            inner
+        };
+        lengths.iter().zip(&longer).fold(vec![Some(0)], along)
+    }
+
+    /// The input with zeros for whole strides of `padding_out`.
+    fn longer(&self, x: &[f64]) -> Vec<f64> {
+        let places = self.places();
+        let length = places.iter().flatten().count();
+        let row = |x: &[f64]| places.iter().map(|place| place.map_or(0.0, |place| x[place])).collect::<Vec<_>>();
+        x.chunks_exact(length).flat_map(row).collect()
+    }
+
+    /// The gradient of the input, of that of the longer one.
+    fn shorter(&self, dx: &[f64]) -> Vec<f64> {
+        let places = self.places();
+        let inside = |(at, _): &(usize, &f64)| places[at % places.len()].is_some();
+        dx.iter().enumerate().filter(inside).map(|(_, dx)| *dx).collect()
+    }
+
     pub fn layer(&self) -> Layer {
         match &self.shape {
+            Shape::Transposed { conv, .. } => {
+                let kind = [LayerKind::ConvTranspose1d, LayerKind::ConvTranspose2d][conv.axes().len() - 1];
+                Layer::new(kind, &conv.weight_shape(), conv.groups()).unwrap()
+            }
             Shape::Conv { geometry, .. } => {
-                let kind = if geometry.axes().len() == 1 { LayerKind::Conv1d } else { LayerKind::Conv2d };
+                let kind = [LayerKind::Conv1d, LayerKind::Conv2d, LayerKind::Conv3d][geometry.axes().len() - 1];
                 Layer::new(kind, &geometry.weight_shape(), geometry.groups()).unwrap()
             }
-            Shape::Linear { inputs, outputs } => Layer::new(LayerKind::Linear, &[*outputs, *inputs], 1).unwrap(),
+            Shape::Linear { inputs, outputs, of: LayerKind::Conv1D } => {
+                Layer::new(LayerKind::Conv1D, &[*inputs, *outputs], 1).unwrap()
+            }
+            Shape::Linear { inputs, outputs, of } => Layer::new(*of, &[*outputs, *inputs], 1).unwrap(),
             Shape::Embedding { rows, dim } => Layer::new(LayerKind::Embedding, &[*rows, *dim], 1).unwrap(),
         }
     }
@@ -182,6 +301,7 @@ impl Problem {
         self.batch
             * match &self.shape {
                 Shape::Conv { geometry, lengths } => geometry.in_channels() * lengths.iter().product::<usize>(),
+                Shape::Transposed { conv, lengths, .. } => conv.out_channels() * lengths.iter().product::<usize>(),
                 Shape::Linear { inputs, .. } => *inputs,
                 Shape::Embedding { .. } => 1,
             }
@@ -192,6 +312,9 @@ impl Problem {
             * match &self.shape {
                 Shape::Conv { geometry, lengths } => {
                     geometry.out_channels() * geometry.output_lengths(lengths).unwrap().iter().product::<usize>()
+                }
+                Shape::Transposed { conv, .. } => {
+                    conv.in_channels() * self.transposed().unwrap().0.iter().product::<usize>()
                 }
                 Shape::Linear { outputs, .. } => *outputs,
                 Shape::Embedding { dim, .. } => *dim,
@@ -248,12 +371,27 @@ impl Values {
                 adapter.conv_forward(geometry, lengths, &x).unwrap(),
                 adapter.conv_backward(geometry, lengths, &x, &dy).unwrap(),
             ),
-            Shape::Linear { inputs, outputs } => (
-                linear::forward(*inputs, *outputs, &x, &w, bias.as_deref()),
-                linear::backward(*inputs, *outputs, &x, &w, &dy).dx,
-                adapter.linear_forward(&x),
-                adapter.linear_backward(&x, &dy),
-            ),
+            Shape::Transposed { conv, .. } => {
+                let (outputs, x) = (problem.transposed().unwrap().0, problem.longer(&x));
+                let base = conv_transpose::backward(conv, &outputs, &x, &w, &dy).unwrap();
+                let gradients = adapter.conv_transpose_backward(conv, &outputs, &x, &dy).unwrap();
+                let dx = problem.shorter(&gradients.dx);
+                (
+                    conv_transpose::forward(conv, &outputs, &x, &w, bias.as_deref()).unwrap(),
+                    problem.shorter(&base.dx),
+                    adapter.conv_transpose_forward(conv, &outputs, &x).unwrap(),
+                    AdapterGradients { dx, ..gradients },
+                )
+            }
+            Shape::Linear { inputs, outputs, of } => {
+                let w = if *of == LayerKind::Conv1D { linear::transpose(*inputs, *outputs, &w) } else { w };
+                (
+                    linear::forward(*inputs, *outputs, &x, &w, bias.as_deref()),
+                    linear::backward(*inputs, *outputs, &x, &w, &dy).dx,
+                    adapter.linear_forward(&x),
+                    adapter.linear_backward(&x, &dy),
+                )
+            }
             Shape::Embedding { dim, .. } => (
                 lowrank::kernels::reference::embedding::forward(*dim, &self.ids, &w),
                 Vec::new(),
@@ -297,7 +435,20 @@ impl Values {
                 conv::forward(geometry, lengths, &x, &merged, bias.as_deref()).unwrap(),
                 conv::backward(geometry, lengths, &x, &merged, &dy).unwrap(),
             ),
-            Shape::Linear { inputs, outputs } => (
+            Shape::Transposed { conv, .. } => {
+                let (outputs, x) = (problem.transposed().unwrap().0, problem.longer(&x));
+                let gradients = conv_transpose::backward(conv, &outputs, &x, &merged, &dy).unwrap();
+                let dx = problem.shorter(&gradients.dx);
+                let y = conv_transpose::forward(conv, &outputs, &x, &merged, bias.as_deref()).unwrap();
+                (y, Gradients { dx, ..gradients })
+            }
+            Shape::Linear { inputs, outputs, of: LayerKind::Conv1D } => {
+                let merged = linear::transpose(*inputs, *outputs, &merged);
+                let gradients = linear::backward(*inputs, *outputs, &x, &merged, &dy);
+                let dw = linear::transpose(*outputs, *inputs, &gradients.dw);
+                (linear::forward(*inputs, *outputs, &x, &merged, bias.as_deref()), Gradients { dw, ..gradients })
+            }
+            Shape::Linear { inputs, outputs, .. } => (
                 linear::forward(*inputs, *outputs, &x, &merged, bias.as_deref()),
                 linear::backward(*inputs, *outputs, &x, &merged, &dy),
             ),

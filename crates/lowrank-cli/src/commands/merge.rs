@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use lowrank::files::merge_checkpoint;
-use lowrank::files::merge_checkpoint::MergeSummary;
+use lowrank::files::merge_checkpoint::{MergeSummary, Progress, merge_checkpoint_to};
+use lowrank::files::{Disk, MergeOptions};
 use serde::Serialize;
 
 use super::{Exit, Failure};
@@ -20,6 +20,8 @@ struct Report {
     merged: Vec<Merged>,
     /// Tensors that the adapter had a new value for.
     replaced: Vec<String>,
+    /// Weights without weight normalisation now, and without an adapter.
+    folded: Vec<String>,
     /// How many tensors are as they were.
     unchanged: usize,
     /// Files of the base folder that are not in the output.
@@ -43,9 +45,9 @@ struct Merged {
 /// Merges.
 pub fn run(args: &MergeArgs, output: Output) -> Result<Exit, Failure> {
     let bar = Bar::of_bytes(output);
-    let mut progress =
-        |progress: merge_checkpoint::Progress<'_>| bar.at(progress.tensor, progress.done, progress.total);
-    let merged = merge_checkpoint(&args.base, &args.adapter, &args.output, args.force, &mut progress);
+    let mut progress = |progress: Progress<'_>| bar.at(progress.tensor, progress.done, progress.total);
+    let options = MergeOptions { force: args.force, weight_norm: args.weight_norm };
+    let merged = merge_checkpoint_to(&Disk, &args.base, &args.adapter, &args.output, options, &mut progress);
     bar.finish();
     let summary = merged?;
     for warning in &summary.warnings {
@@ -73,6 +75,7 @@ impl Report {
             max_error: largest(|merged| merged.max_error),
             merged,
             replaced: summary.replaced,
+            folded: summary.folded,
             unchanged: summary.unchanged,
             left_out: summary.left_out,
         }
@@ -96,6 +99,9 @@ impl Display for Report {
         }
         for name in &self.replaced {
             writeln!(f, "replaced: {name}")?;
+        }
+        for name in &self.folded {
+            writeln!(f, "folded: {name}")?;
         }
         for name in &self.left_out {
             writeln!(f, "left out: {name}")?;

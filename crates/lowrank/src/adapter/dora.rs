@@ -8,8 +8,8 @@
 //!
 //! where `m`, the magnitude, is trained and starts as `|V|`, so that the layer starts from its base
 //! (<https://huggingface.co/papers/2402.09353>). In training the norm is a constant, as in section 4.3 there. Outputs are
-//! the rows of a linear layer's weight and of a convolution's, and the columns of transformers' `Conv1D` and of an
-//! embedding. Where `V_o` is zero it has no direction, and `W'_o` is zero.
+//! the rows of a linear layer's weight and of a convolution's, the columns of transformers' `Conv1D` and of an
+//! embedding, and the second axis of a transposed convolution's. Where `V_o` is zero it has no direction, and `W'_o` is zero.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::delta::Delta;
 use super::factors::Factors;
 use super::group::GroupMode;
-use super::layer::Layer;
+use super::layer::{Layer, Outputs};
 use crate::kernels::gemm::Real;
 use crate::{Error, Result, Subject};
 
@@ -34,7 +34,8 @@ pub enum DoraNorm {
     #[default]
     Exact,
     /// The norm that PEFT 0.21.2 takes, which meets the rows of `B` with the `A` of other groups: output `o` with that of
-    /// group `o mod g`. Adapters that PEFT trained are what they were trained to be with this one only.
+    /// group `o mod g`. Adapters that PEFT trained are what they were trained to be with this one only. Transposed
+    /// convolutions, which PEFT does not adapt, have the exact norm either way.
     Peft,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct Norms<T> {
     /// What is added to the weight. It has the values of the weight in their order, though not always its rows.
     delta: Delta<T>,
     columns: usize,
-    transposed: bool,
+    outputs: Outputs,
     rows: usize,
     measured: usize,
     squares: Vec<f64>,
@@ -103,7 +104,8 @@ pub(super) struct Norms<T> {
 impl<T: Real> Norms<T> {
     pub fn new(factors: &Factors, norm: DoraNorm) -> Result<Self> {
         let layer = factors.layer();
-        let scrambled = norm == DoraNorm::Peft && layer.groups() > 1 && factors.mode() != GroupMode::Shared;
+        let grouped = layer.groups() > 1 && factors.mode() != GroupMode::Shared;
+        let scrambled = norm == DoraNorm::Peft && grouped && !layer.kind().is_conv_transpose();
         let (delta, squares) = if scrambled {
             (Delta::as_peft_has_it(&factors.to_dense()?), vec![0.0; layer.out_features()])
         } else {
@@ -111,7 +113,7 @@ impl<T: Real> Norms<T> {
         };
         let rows = layer.weight_shape()[0];
         let columns = layer.weight_shape()[1..].iter().product();
-        Ok(Self { delta, columns, transposed: layer.kind().is_transposed(), rows, measured: 0, squares })
+        Ok(Self { delta, columns, outputs: layer.outputs(), rows, measured: 0, squares })
     }
 
     /// Takes in the rows of the weight from `first` on. They come in order, each once.
@@ -151,10 +153,10 @@ impl<T: Real> Norms<T> {
             let value: f64 = (*weight + *delta).into();
             value * value
         });
-        if self.transposed {
-            self.squares.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square);
-        } else {
+        if self.outputs.in_rows() {
             self.squares[row] += squares.sum::<f64>();
+        } else {
+            squares.enumerate().for_each(|(column, square)| self.squares[self.outputs.at(row, column)] += square);
         }
     }
 

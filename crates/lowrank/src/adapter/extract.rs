@@ -47,13 +47,8 @@ pub fn extract(delta: &[f64], layer: &Layer, mode: GroupMode, cut: Cut) -> Resul
     let groups = if mode == GroupMode::Shared { 1 } else { layer.groups() };
     let (rows, columns) = (layer.out_features() / groups, delta.len() / layer.out_features());
     let whole = Blocks { groups, rows, columns, rank: 0, b: Vec::new(), a: Vec::new() };
-    let svds = if layer.kind().is_transposed() {
-        let turned: Vec<f64> =
-            (0..rows).flat_map(|row| (0..columns).map(move |column| delta[column * rows + row])).collect();
-        whole.decompose_delta(&turned)?
-    } else {
-        whole.decompose_delta(delta)?
-    };
+    let by_output: Vec<f64> = layer.by_output().map(|at| delta[at]).collect();
+    let svds = whole.decompose_delta(&by_output)?;
     let blocks = whole.cut(&svds, cut.of_group(&svds));
     let lost = lost(&svds, blocks.rank);
     let (a, b) = (narrow(&blocks.a)?, narrow(&blocks.b)?);

@@ -118,7 +118,8 @@ impl Factors {
     /// ```
     ///
     /// that is, `B` of one group as a matrix times `A` as the matrix `(r/g, in/g * k)`. A linear layer is the case
-    /// without `t`; for [`LayerKind::Conv1D`] and [`LayerKind::Embedding`] the product is transposed, as their weight is.
+    /// without `t`; for [`LayerKind::Conv1D`], [`LayerKind::Embedding`] and the transposed convolutions the inputs come
+    /// first, as in their weight.
     /// Where PEFT cannot compute the delta (groups, `Conv3d` with a kernel of `(1, 1, k)`), this is still the delta.
     ///
     /// The product is computed in `f32` by one thread: it does not depend on how many there are.

@@ -2,18 +2,19 @@
 
 use super::state_dict::ModuleTensors;
 use super::{GroupMode, Layer, LayerKind};
+use crate::config::LoraConfig;
 use crate::error::{Error, Result, Subject};
 
-/// The layer that a stored weight of `weight_shape` and an adapter's `tensors` belong to.
+/// The layer that a stored weight of `weight_shape` and the `tensors` of the module at `path` belong to.
 ///
-/// Files name no classes. The number of axes tells convolutions apart, the tensors' names embeddings, and `in(A)` over
+/// Files name no classes, but for transposed convolutions, which the configuration lists. The number of axes tells convolutions apart, the tensors' names embeddings, and `in(A)` over
 /// `in(W)` the groups: PEFT's `A` sees all inputs, the weight those of one group. A linear weight is transformers'
 /// `Conv1D` when its shape says so; only a square one needs `fan_in_fan_out` (which PEFT switches off in the file when
 /// it adapted an `nn.Linear` last, so it decides nothing else here).
 ///
 /// # Errors
 /// When the shapes do not belong together in any of the supported layers.
-pub fn infer_layer(weight_shape: &[usize], tensors: &ModuleTensors, fan_in_fan_out: bool) -> Result<Layer> {
+pub fn infer_layer(weight_shape: &[usize], tensors: &ModuleTensors, path: &str, config: &LoraConfig) -> Result<Layer> {
     let (a, b) = (tensors.a.shape(), tensors.b.shape());
     let unfit = || {
         Error::new(Subject::Adapter, "the adapter does not fit the weight")
@@ -27,13 +28,17 @@ pub fn infer_layer(weight_shape: &[usize], tensors: &ModuleTensors, fan_in_fan_o
             let (straight, transposed) = ([rows, inner] == [outputs, inputs], [rows, inner] == [inputs, outputs]);
             let kind = match (straight, transposed) {
                 _ if tensors.embedding => LayerKind::Embedding,
-                (true, true) if fan_in_fan_out => LayerKind::Conv1D,
+                (true, true) if config.fan_in_fan_out => LayerKind::Conv1D,
                 (false, true) => LayerKind::Conv1D,
                 _ => LayerKind::Linear,
             };
             (kind, 1)
         }
-        [_, inner, _, ref rest @ ..] if rest.len() <= 2 => {
+        [_, inner, _, ref rest @ ..] if rest.len() <= 1 && is_conv_transpose(path, config) => (
+            [LayerKind::ConvTranspose1d, LayerKind::ConvTranspose2d][rest.len()],
+            outputs.checked_div(inner).unwrap_or(0),
+        ),
+        [_, inner, _, ref rest @ ..] if rest.len() <= 2 && !is_conv_transpose(path, config) => {
             let kind = [LayerKind::Conv1d, LayerKind::Conv2d, LayerKind::Conv3d][rest.len()];
             // Compact factors see the inputs of one group; how many there are is then in B.
             let ratio = if inputs == inner { (rank, columns) } else { (inputs, inner) };
@@ -46,6 +51,25 @@ pub fn infer_layer(weight_shape: &[usize], tensors: &ModuleTensors, fan_in_fan_o
     let fits = |mode| a == layer.a_shape(rank, mode) && b == layer.b_shape(rank, mode);
     let grouped = rank.is_multiple_of(groups) && (fits(GroupMode::Dense) || fits(GroupMode::PerGroup));
     if grouped || fits(GroupMode::Shared) { Ok(layer) } else { Err(unfit()) }
+}
+
+/// The kind of layer under the module at `path`, as far as its adapter alone shows it.
+#[must_use]
+pub fn kind_of(path: &str, tensors: &ModuleTensors, config: &LoraConfig) -> LayerKind {
+    match (tensors.a.shape().len(), is_conv_transpose(path, config)) {
+        _ if tensors.embedding => LayerKind::Embedding,
+        (3, false) => LayerKind::Conv1d,
+        (3, true) => LayerKind::ConvTranspose1d,
+        (4, false) => LayerKind::Conv2d,
+        (4, true) => LayerKind::ConvTranspose2d,
+        (5, _) => LayerKind::Conv3d,
+        _ if config.fan_in_fan_out => LayerKind::Conv1D,
+        _ => LayerKind::Linear,
+    }
+}
+
+fn is_conv_transpose(path: &str, config: &LoraConfig) -> bool {
+    config.conv_transpose.iter().any(|module| module == path)
 }
 
 #[cfg(test)]
@@ -64,7 +88,30 @@ mod tests {
             Tensor::new(Dtype::F32, shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()]).unwrap()
         };
         let tensors = ModuleTensors { a: zeros(a), b: zeros(b), bias: None, magnitude: None, embedding };
-        infer_layer(weight, &tensors, transposed).ok().map(|layer| (layer.kind(), layer.groups()))
+        let config = LoraConfig { fan_in_fan_out: transposed, ..LoraConfig::default() };
+        infer_layer(weight, &tensors, "m", &config).ok().map(|layer| (layer.kind(), layer.groups()))
+    }
+
+    #[test]
+    fn the_configuration_says_what_is_transposed() {
+        let zeros = |shape: &[usize]| {
+            Tensor::new(Dtype::F32, shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()]).unwrap()
+        };
+        let config = LoraConfig { conv_transpose: vec!["up".into()], ..LoraConfig::default() };
+        for (path, weight, a, b, expected) in [
+            ("up", &[6, 4, 3][..], &[2, 6, 3][..], &[4, 2, 1][..], Some((LayerKind::ConvTranspose1d, 1))),
+            ("up", &[6, 6, 3], &[2, 6, 3], &[6, 2, 1], Some((LayerKind::ConvTranspose1d, 1))),
+            ("up", &[6, 2, 3], &[2, 6, 3], &[4, 1, 1], Some((LayerKind::ConvTranspose1d, 2))),
+            ("up", &[6, 2, 3, 3], &[2, 3, 3, 3], &[4, 2, 1, 1], Some((LayerKind::ConvTranspose2d, 2))),
+            ("up", &[4, 6, 3], &[2, 6, 3], &[4, 2, 1], None),
+            ("up", &[6, 6, 1, 1, 1], &[2, 6, 1, 1, 1], &[6, 2, 1, 1, 1], None),
+            ("down", &[6, 6, 3], &[2, 6, 3], &[6, 2, 1], Some((LayerKind::Conv1d, 1))),
+            ("down", &[6, 4, 3], &[2, 6, 3], &[4, 2, 1], None),
+        ] {
+            let tensors = ModuleTensors { a: zeros(a), b: zeros(b), bias: None, magnitude: None, embedding: false };
+            let found = infer_layer(weight, &tensors, path, &config).ok();
+            assert_eq!(found.map(|layer| (layer.kind(), layer.groups())), expected, "{path} {weight:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use faer::{Mat, Side};
 use serde::Serialize;
 
+use super::infer::kind_of;
 use super::state_dict::{ModuleTensors, StateDict, check_module};
 use super::tensor::Tensor;
 use crate::config::LoraConfig;
@@ -130,7 +131,7 @@ fn module_report(path: &str, module: &ModuleTensors, config: &LoraConfig) -> Res
     let finite = |norm: Option<f64>| norm.filter(|norm| norm.is_finite());
     Ok(ModuleReport {
         path: path.to_owned(),
-        kind: kind(module, config).to_owned(),
+        kind: kind_of(path, module, config).to_string(),
         groups,
         dtype: module.a.dtype().to_string(),
         a_shape: module.a.shape().to_vec(),
@@ -146,17 +147,6 @@ fn module_report(path: &str, module: &ModuleTensors, config: &LoraConfig) -> Res
         non_finite,
         dead: module.magnitude.is_none() && (module.a.is_zero() || module.b.is_zero()),
     })
-}
-
-fn kind(module: &ModuleTensors, config: &LoraConfig) -> &'static str {
-    match module.a.shape().len() {
-        _ if module.embedding => "Embedding",
-        3 => "Conv1d",
-        4 => "Conv2d",
-        5 => "Conv3d",
-        _ if config.fan_in_fan_out => "Conv1D",
-        _ => "Linear",
-    }
 }
 
 fn count(tensor: &Tensor) -> usize {

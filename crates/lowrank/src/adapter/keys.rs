@@ -8,6 +8,10 @@
 //! | the magnitude of `DoRA` | `<module>.lora_magnitude_vector` |
 //! | a parameter of `modules_to_save`, a bias of `bias="all"` | `<module>.<parameter>` |
 //! | a parameter of the layer under an adapter | `<module>.base_layer.<parameter>` |
+//! | `A`, `B` of the output projection of an `nn.MultiheadAttention` | `<module>.base_layer.out_proj.lora_A.weight`, .. |
+//!
+//! PEFT adapts both projections of an attention at once: the keys of a linear layer under the attention's own name are
+//! those of its `in_proj_weight`, and its output projection is the module `<module>.out_proj` here.
 //!
 //! The name of the adapter is not part of a key. Keys without `base_model.model.`, which PEFT writes for models that it
 //! has not wrapped, are read as well; written is the long form.
@@ -18,6 +22,12 @@ use crate::error::{Error, Result, Subject};
 pub const PREFIX: &str = "base_model.model.";
 
 const BASE_LAYER: &str = "base_layer";
+
+/// The end of the path under which PEFT has the output projection of an adapted attention.
+const NESTED: &str = ".base_layer.out_proj";
+
+/// The end of the path that it has in the base model.
+const OUT_PROJ: &str = ".out_proj";
 
 /// A tensor of one module's adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +82,18 @@ pub enum Key {
     },
 }
 
+/// The key of a tensor of the output projection of the attention `module`.
+#[must_use]
+pub fn nested(module: &str, part: Part) -> String {
+    factor(&format!("{module}{NESTED}"), part)
+}
+
+/// The attention that `path` would be the output projection of.
+#[must_use]
+pub fn attention_of(path: &str) -> Option<&str> {
+    path.strip_suffix(OUT_PROJ).filter(|attention| !attention.is_empty())
+}
+
 /// Reads a key.
 ///
 /// ```
@@ -83,8 +105,7 @@ pub enum Key {
 /// ```
 ///
 /// # Errors
-/// When the key belongs to something that is not supported (trained tokens, `nn.MultiheadAttention`,
-/// `target_parameters`), or still has the adapter's name in it.
+/// When the key belongs to something that is not supported (trained tokens, `target_parameters`), or still has the adapter's name in it.
 pub fn parse(key: &str) -> Result<Key> {
     let place = |error: Error| error.at(format_args!("tensor `{key}`"));
     let path = key.strip_prefix(PREFIX).unwrap_or(key);
@@ -92,11 +113,13 @@ pub fn parse(key: &str) -> Result<Key> {
         if let Some(module) = path.strip_suffix(part.suffix()) {
             let module = module.strip_suffix('.').filter(|module| !module.is_empty());
             let Some(module) = module else { continue };
+            if let Some(attention) = module.strip_suffix(NESTED).filter(|_| matches!(part, Part::A | Part::B)) {
+                return Ok(Key::Factor { module: format!("{attention}{OUT_PROJ}"), part });
+            }
             if module.split('.').any(|segment| segment == BASE_LAYER) {
                 return Err(place(Error::new(
                     Subject::Adapter,
-                    "an adapter within an adapted module is not supported: \
-                    nn.MultiheadAttention and `target_parameters` make them",
+                    "an adapter within an adapted module is not supported: `target_parameters` makes them",
                 ))
                 .with_hint("merge it with PEFT's `merge_and_unload`"));
             }
@@ -189,6 +212,15 @@ mod tests {
     }
 
     #[test]
+    fn the_output_projection_of_an_attention_is_a_module() {
+        let key = nested("layers.0.attn", Part::B);
+        assert_eq!(key, "base_model.model.layers.0.attn.base_layer.out_proj.lora_B.weight");
+        assert_eq!(parse(&key).unwrap(), Key::Factor { module: "layers.0.attn.out_proj".into(), part: Part::B });
+        assert_eq!(attention_of("layers.0.attn.out_proj"), Some("layers.0.attn"));
+        assert_eq!([attention_of("out_proj"), attention_of("a.my_out_proj")], [None, None]);
+    }
+
+    #[test]
     fn only_the_end_of_a_key_counts() {
         let key = parse("base_model.model.lora_A_like.lora_B_tower.q.lora_B.weight").unwrap();
         assert_eq!(key, Key::Factor { module: "lora_A_like.lora_B_tower.q".into(), part: Part::B });
@@ -203,7 +235,7 @@ mod tests {
             ("base_model.model.q.lora_magnitude_vector.weight", "DoRA"),
             ("base_model.model.q.lora_magnitude_vector.default.weight", "DoRA"),
             ("base_model.model.emb.token_adapter.trainable_tokens_delta", "trainable_token_indices"),
-            ("base_model.model.mha.base_layer.out_proj.lora_A.weight", "MultiheadAttention"),
+            ("base_model.model.mlp.base_layer.lora_A.weight", "target_parameters"),
             ("base_model.model.q.lora_A.default.weight", "name is still in the key"),
             ("base_model.model.emb.lora_embedding_A.default", "name is still in the key"),
             ("base_model.model.head.modules_to_save.default.weight", "name is still in the key"),

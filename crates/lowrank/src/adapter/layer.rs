@@ -20,6 +20,10 @@ pub enum LayerKind {
     Conv2d,
     /// `nn.Conv3d`, weight `(out, in/groups, kd, kh, kw)`.
     Conv3d,
+    /// `nn.ConvTranspose1d`, weight `(in, out/groups, k)`. PEFT has no adapter for it.
+    ConvTranspose1d,
+    /// `nn.ConvTranspose2d`, weight `(in, out/groups, kh, kw)`. PEFT has no adapter for it.
+    ConvTranspose2d,
 }
 
 impl LayerKind {
@@ -34,16 +38,23 @@ impl LayerKind {
     pub fn kernel_axes(self) -> usize {
         match self {
             Self::Linear | Self::Conv1D | Self::Embedding => 0,
-            Self::Conv1d => 1,
-            Self::Conv2d => 2,
+            Self::Conv1d | Self::ConvTranspose1d => 1,
+            Self::Conv2d | Self::ConvTranspose2d => 2,
             Self::Conv3d => 3,
         }
     }
 
-    /// Whether the weight is stored as `(in, out)`: [`Self::Conv1D`] and [`Self::Embedding`].
+    /// Whether the weight is stored with its inputs first, as `(in, out/groups, k..)`: [`Self::Conv1D`],
+    /// [`Self::Embedding`] and the transposed convolutions.
     #[must_use]
     pub fn is_transposed(self) -> bool {
-        matches!(self, Self::Conv1D | Self::Embedding)
+        matches!(self, Self::Conv1D | Self::Embedding) || self.is_conv_transpose()
+    }
+
+    /// Whether it is a transposed convolution.
+    #[must_use]
+    pub fn is_conv_transpose(self) -> bool {
+        matches!(self, Self::ConvTranspose1d | Self::ConvTranspose2d)
     }
 }
 
@@ -57,6 +68,8 @@ impl fmt::Display for LayerKind {
             Self::Conv1d => "Conv1d",
             Self::Conv2d => "Conv2d",
             Self::Conv3d => "Conv3d",
+            Self::ConvTranspose1d => "ConvTranspose1d",
+            Self::ConvTranspose2d => "ConvTranspose2d",
         })
     }
 }
@@ -85,8 +98,8 @@ impl Layer {
     /// A layer with a weight of `weight_shape`; `groups` is 1 for all but convolutions.
     ///
     /// # Errors
-    /// When the shape has not the axes of `kind` or an empty one, when the groups do not divide the output channels,
-    /// when a layer that is no convolution has groups, and when the values cannot be counted.
+    /// When the shape has not the axes of `kind` or an empty one, when the groups do not divide the output channels (of a
+    /// transposed convolution the input channels), when a layer that is no convolution has groups, and when the values cannot be counted.
     pub fn new(kind: LayerKind, weight_shape: &[usize], groups: usize) -> Result<Self> {
         let wrong = |problem: String| Error::new(Subject::Adapter, problem);
         let &[rows, inner, ..] = weight_shape else {
@@ -106,7 +119,8 @@ impl Layer {
             return Err(wrong(format!("{kind} has no groups")).found(groups).expected(1));
         }
         if groups == 0 || rows % groups != 0 {
-            return Err(wrong(format!("{kind}: groups must divide the output channels"))
+            let channels = if kind.is_transposed() { "input" } else { "output" };
+            return Err(wrong(format!("{kind}: groups must divide the {channels} channels"))
                 .found(groups)
                 .expected(format!("a divisor of {rows}")));
         }
@@ -144,7 +158,31 @@ impl Layer {
     /// Outputs over all groups; `embedding_dim` of an embedding, as PEFT counts.
     #[must_use]
     pub fn out_features(&self) -> usize {
-        if self.kind.is_transposed() { self.weight_shape[1] } else { self.weight_shape[0] }
+        if self.kind.is_transposed() { self.weight_shape[1] * self.groups } else { self.weight_shape[0] }
+    }
+
+    /// Where the outputs are in the stored weight.
+    pub(crate) fn outputs(&self) -> Outputs {
+        if self.kind.is_transposed() {
+            let [inputs, outputs] = [self.weight_shape[0] / self.groups, self.weight_shape[1]];
+            Outputs { inputs, outputs, taps: self.kernel().iter().product() }
+        } else {
+            Outputs::ROWS
+        }
+    }
+
+    /// For each value of the weight as the matrix `(out, in/g * k)`, its place in the stored one.
+    pub(crate) fn by_output(&self) -> impl Iterator<Item = usize> {
+        let Outputs { inputs, outputs, taps } = self.outputs();
+        let turned = self.kind.is_transposed();
+        (0..elements(&self.weight_shape)).map(move |at| {
+            if !turned {
+                return at;
+            }
+            let (output, input, tap) = (at / (inputs * taps), at / taps % inputs, at % taps);
+            let row = output / outputs * inputs + input;
+            (row * outputs + output % outputs) * taps + tap
+        })
     }
 
     /// The kernel's lengths; empty for layers that are not convolutions.
@@ -194,6 +232,32 @@ impl Layer {
     }
 }
 
+/// Where the outputs of a layer are in its stored weight, seen as the matrix of its first axis by all others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outputs {
+    /// Rows that belong to the same outputs: the inputs of a group, 1 where each row is an output.
+    pub inputs: usize,
+    /// Outputs in a row.
+    pub outputs: usize,
+    /// Values of a row that belong to the same output.
+    pub taps: usize,
+}
+
+impl Outputs {
+    /// Each row is an output.
+    pub const ROWS: Self = Self { inputs: 1, outputs: 1, taps: usize::MAX };
+
+    /// Whether each row is an output.
+    pub fn in_rows(self) -> bool {
+        self.taps == usize::MAX
+    }
+
+    /// The output that a value of the weight belongs to.
+    pub fn at(self, row: usize, column: usize) -> usize {
+        row / self.inputs * self.outputs + column / self.taps
+    }
+}
+
 /// Values in a tensor of `shape`; the largest `usize` when they cannot be counted.
 pub(crate) fn elements(shape: &[usize]) -> usize {
     shape.iter().fold(1, |product: usize, axis| product.saturating_mul(*axis))
@@ -228,6 +292,8 @@ mod tests {
             (LayerKind::Conv1d, &[16, 64, 2], 1, (64, 16)),
             (LayerKind::Conv2d, &[32, 8, 3, 3], 2, (16, 32)),
             (LayerKind::Conv3d, &[10, 5, 3, 3, 3], 1, (5, 10)),
+            (LayerKind::ConvTranspose1d, &[12, 3, 4], 1, (12, 3)),
+            (LayerKind::ConvTranspose2d, &[12, 3, 4, 4], 2, (12, 6)),
         ] {
             let layer = Layer::new(kind, shape, groups).unwrap();
             assert_eq!((layer.in_features(), layer.out_features()), expected, "{kind}");
@@ -245,6 +311,7 @@ mod tests {
         assert_eq!(shapes(LayerKind::Embedding, &[100, 5]), (vec![4, 100], vec![5, 4]));
         assert_eq!(shapes(LayerKind::Conv2d, &[6, 5, 3, 2]), (vec![4, 5, 3, 2], vec![6, 4, 1, 1]));
         assert_eq!(shapes(LayerKind::Conv3d, &[6, 5, 3, 2, 1]), (vec![4, 5, 3, 2, 1], vec![6, 4, 1, 1, 1]));
+        assert_eq!(shapes(LayerKind::ConvTranspose1d, &[6, 5, 3]), (vec![4, 6, 3], vec![5, 4, 1]));
     }
 
     #[test]
@@ -256,6 +323,24 @@ mod tests {
             assert_eq!(layer.a_shape(4, GroupMode::Shared), [4, 8 / groups, 5]);
             assert_eq!(layer.b_shape(4, GroupMode::Shared), [12, 4, 1]);
         }
+    }
+
+    #[test]
+    fn outputs_of_every_layout() {
+        let by_output = |kind, shape: &[usize], groups| {
+            let layer = Layer::new(kind, shape, groups).unwrap();
+            let places: Vec<usize> = layer.by_output().collect();
+            let columns = shape[1..].iter().product::<usize>();
+            let width = places.len() / layer.out_features();
+            for (at, place) in places.iter().enumerate() {
+                assert_eq!(layer.outputs().at(place / columns, place % columns), at / width, "{kind}");
+            }
+            places
+        };
+        assert_eq!(by_output(LayerKind::Conv1d, &[2, 1, 2], 2), [0, 1, 2, 3]);
+        assert_eq!(by_output(LayerKind::Conv1D, &[2, 3], 1), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(by_output(LayerKind::ConvTranspose1d, &[2, 2, 2], 1), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(by_output(LayerKind::ConvTranspose1d, &[2, 1, 2], 2), [0, 1, 2, 3]);
     }
 
     #[test]

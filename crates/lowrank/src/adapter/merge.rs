@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::delta::Delta;
 use super::factors::Factors;
-use super::layer::{elements, place_of};
+use super::layer::{Outputs, elements, place_of};
 use super::probe::{Precision, Probe, Rows};
 use super::step::{Adding, Step};
 use crate::float::FloatType;
@@ -158,7 +158,7 @@ struct Tensor<T> {
     name: &'static str,
     dtype: FloatType,
     shape: Vec<usize>,
-    transposed: bool,
+    outputs: Outputs,
     adding: Vec<Adding<T>>,
 }
 
@@ -167,14 +167,14 @@ impl<T: Precision> Tensor<T> {
         for (index, factors) in adapters.iter().enumerate() {
             check_adapter(factors, &shape).map_err(|error| among(error, index, adapters.len()))?;
         }
-        let transposed = adapters.first().is_some_and(|factors| factors.layer().kind().is_transposed());
+        let outputs = adapters.first().map_or(Outputs::ROWS, |factors| factors.layer().outputs());
         let adding = adapters.iter().map(|factors| Adding::new(factors)).collect::<Result<_>>()?;
-        Ok(Self { name: "weight", dtype, shape, transposed, adding })
+        Ok(Self { name: "weight", dtype, shape, outputs, adding })
     }
 
     fn bias(dtype: FloatType, biases: &[(f32, &[f32])], shape: Vec<usize>) -> Self {
         let adding = biases.iter().map(|(scale, bias)| Adding::plain(Delta::of_bias(*scale, bias))).collect();
-        Self { name: "bias", dtype, shape, transposed: false, adding }
+        Self { name: "bias", dtype, shape, outputs: Outputs::ROWS, adding }
     }
 
     /// Whether the base has to be gone through once before it is merged.
@@ -211,7 +211,7 @@ impl<T: Precision> Tensor<T> {
         let columns = elements(&self.shape[1..]);
         let rows = (BLOCK / columns).max(1);
         let steps: Vec<Step<'_, T>> = self.adding.iter().map(Adding::step).collect::<Result<_>>()?;
-        let probe = Probe::new(self.dtype, columns, self.transposed, &steps);
+        let probe = Probe::new(self.dtype, columns, self.outputs, &steps);
         let reports: Vec<Result<MergeReport>> = out
             .par_chunks_mut(rows * row_bytes)
             .zip(original.par_chunks(rows * row_bytes))
@@ -281,7 +281,7 @@ impl<T: Precision> Tensor<T> {
             if let Some(gain) = &step.gain {
                 self.add(&mut sum, &total, row * columns)?;
                 for (at, value) in sum.iter_mut().enumerate() {
-                    *value = *value * gain[if self.transposed { at % columns } else { row + at / columns }];
+                    *value = *value * gain[self.outputs.at(row + at / columns, at % columns)];
                 }
                 total.fill(zero);
             }

@@ -4,7 +4,7 @@
 //!
 //! A row of the stored weight meets the probe `x`, whose `n` values are random, at least 1/2 and below 1 in magnitude, of
 //! either sign, and always the same. For a linear layer or a convolution that is the layer's own output (for one
-//! position); for the layers that store `(in, out)` it is a random sum over the outputs of one input. All of it is
+//! position); for the layers that store `(in, out, k)` it is a random sum over the outputs of one input. All of it is
 //! computed in `f64`, with unit roundoff `v = 2^-53`:
 //!
 //! - unmerged, `y = x . w + scale * B (A x)`, summed over the adapters;
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! |x . c - y| <= 2 * ( u (|x| . |c| + (r + d + 1) m)  +  d (r |scale| + 2) t |x| . 1
-//!                      + v (n + r + d + 3) (|x| . |c| + |x| . |w| + m) )
+//!                      + v (n + k r + d + 3) (|x| . |c| + |x| . |w| + m) )
 //! ```
 //!
 //! The first term is one rounding of each sum `w + delta` and the `r + d + 1` roundings behind each delta, the second what
@@ -37,6 +37,7 @@
 use half::{bf16, f16};
 
 use super::delta::Term;
+use super::layer::Outputs;
 use super::step::Step;
 use crate::float::FloatType;
 use crate::kernels::gemm::Real;
@@ -107,8 +108,8 @@ pub(super) struct Probe<'a, T> {
     input: Vec<f64>,
     /// For each step, the product of its gain and those after it; empty where there is none.
     gains: Vec<Vec<f64>>,
-    /// Whether outputs, and so gains, are columns.
-    transposed: bool,
+    /// Where the outputs, and so the gains, are.
+    outputs: Outputs,
     hidden: Vec<Vec<Term>>,
     /// What rounding can do to any output, apart from its terms: underflow.
     floor: f64,
@@ -117,16 +118,19 @@ pub(super) struct Probe<'a, T> {
 }
 
 impl<'a, T: Precision> Probe<'a, T> {
-    pub fn new(dtype: FloatType, columns: usize, transposed: bool, steps: &'a [Step<'a, T>]) -> Self {
+    pub fn new(dtype: FloatType, columns: usize, outputs: Outputs, steps: &'a [Step<'a, T>]) -> Self {
         let mut random = Random::new(0, "merge probe", 0);
         let input: Vec<f64> = (0..columns)
             .map(|_| f64::from(random.uniform(0.5, 1.0)) * if random.below(2) == 0 { 1.0 } else { -1.0 })
             .collect();
         let gains = gains(steps);
-        let seen = |gains: &[f64]| -> Vec<f64> {
-            input.iter().enumerate().map(|(column, x)| x * if transposed { at(gains, column) } else { 1.0 }).collect()
-        };
-        let hidden = steps.iter().zip(&gains).map(|(step, gains)| step.delta.hidden(&seen(gains))).collect();
+        let hidden = steps.iter().zip(&gains).map(|(step, gains)| {
+            let first = |group: usize| group * (step.delta.rows / step.delta.groups);
+            step.delta.hidden(|group, column| {
+                input[column] * if outputs.in_rows() { 1.0 } else { at(gains, outputs.at(first(group), column)) }
+            })
+        });
+        let hidden = hidden.collect();
         let reach: f64 = input.iter().map(|x| x.abs()).sum();
         let largest = gains.iter().flatten().fold(1.0_f64, |most, gain| most.max(gain.abs()));
         let underflow = |step: &Step<'_, T>| count(step.delta.rank) * step.delta.scale.into().abs() + 3.0;
@@ -136,7 +140,7 @@ impl<'a, T: Precision> Probe<'a, T> {
             FloatType::F16 => (dtype.epsilon() / 2.0, f16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
             FloatType::Bf16 => (dtype.epsilon() / 2.0, bf16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
         };
-        Self { steps, input, gains, transposed, hidden, floor: floor * reach, storing }
+        Self { steps, input, gains, outputs, hidden, floor: floor * reach, storing }
     }
 
     /// Values in a row.
@@ -146,7 +150,7 @@ impl<'a, T: Precision> Probe<'a, T> {
 
     /// What a value of the weight is multiplied with from `step` on.
     fn gain(&self, step: usize, row: usize, column: usize) -> f64 {
-        self.gains.get(step).map_or(1.0, |gains| at(gains, if self.transposed { column } else { row }))
+        self.gains.get(step).map_or(1.0, |gains| at(gains, self.outputs.at(row, column)))
     }
 
     /// The difference between the merged and the unmerged output of `row`, and the largest that is right.
@@ -169,20 +173,22 @@ impl<'a, T: Precision> Probe<'a, T> {
             }
         }
         let mut unmerged = base.value;
-        let (mut magnitude, mut rank) = (0.0, 0);
+        let (mut magnitude, mut rank, mut terms) = (0.0, 0, 0);
         for (index, (step, hidden)) in self.steps.iter().zip(&self.hidden).enumerate() {
             let output = step.delta.output(row, hidden);
-            // Gains of columns are in `hidden` already.
-            let gain = if self.transposed { 1.0 } else { self.gain(index, row, 0) };
+            // Gains within rows are in `hidden` already.
+            let gain = if self.outputs.in_rows() { self.gain(index, row, 0) } else { 1.0 };
             unmerged += gain * output.value;
             magnitude += gain.abs() * output.magnitude;
             rank = rank.max(step.delta.rank);
+            terms = terms.max(step.delta.rank * step.delta.taps);
         }
         let steps = count(rank + self.steps.len() + 1);
         let gained = if self.gains.iter().all(Vec::is_empty) { 0.0 } else { 2.0 * count(self.steps.len()) };
         let computing = T::UNIT * (sum.magnitude + steps * magnitude + gained * (base.magnitude + magnitude));
-        let checking =
-            f64::UNIT * (count(self.input.len()) + steps + gained + 2.0) * (sum.magnitude + base.magnitude + magnitude);
+        let checking = f64::UNIT
+            * (count(self.input.len() + terms) + steps + gained + 2.0)
+            * (sum.magnitude + base.magnitude + magnitude);
         let bound = 2.0 * (computing + self.floor + checking);
         let error = (sum.value - unmerged).abs();
         if error.is_nan() {
@@ -258,7 +264,7 @@ mod tests {
         let mut stored = dtype.decode(&dtype.encode(&sum));
         spoil(&mut stored);
         let steps = [Step { delta: &delta, gain: None }];
-        Probe::new(dtype, INPUTS, false, &steps).check(0, Rows { base: &base, sum: &sum, stored: &stored })
+        Probe::new(dtype, INPUTS, Outputs::ROWS, &steps).check(0, Rows { base: &base, sum: &sum, stored: &stored })
     }
 
     #[test]

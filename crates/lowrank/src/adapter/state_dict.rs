@@ -114,8 +114,10 @@ impl StateDict {
             errors.push(Error::new(Subject::Adapter, "there are no tensors").expected("the factors of an adapter"));
         }
         let mut state = Self { copies, ..Self::default() };
+        let paths: Vec<String> = halves.keys().cloned().collect();
         for (path, parts) in halves {
-            match module(&path, parts, config) {
+            let owner = owner(&path, |attention| paths.iter().any(|path| path == attention));
+            match module(owner, parts, config) {
                 Ok(tensors) => {
                     state.modules.insert(path, tensors);
                 }
@@ -129,6 +131,7 @@ impl StateDict {
                 errors.push(stranger(&key, &parameter, config));
             }
         }
+        errors.extend(state.idle_conv_transpose(config));
         Error::all(errors.into_iter().map(|error| error.at(origin)).collect())?;
         Ok(state)
     }
@@ -139,7 +142,7 @@ impl StateDict {
         let factors = self
             .modules
             .iter()
-            .flat_map(|(path, module)| module.parts().map(move |(part, tensor)| (keys::factor(path, part), tensor)));
+            .flat_map(|(path, module)| module.parts().map(move |(part, tensor)| (self.key(path, part), tensor)));
         let saved = self.saved.iter().map(|(parameter, tensor)| {
             let adapted = parameter.rsplit_once('.').is_some_and(|(module, _)| self.modules.contains_key(module));
             (keys::saved(parameter, adapted), tensor)
@@ -156,7 +159,7 @@ impl StateDict {
     pub fn check(&self, config: &LoraConfig) -> Result<()> {
         let mut errors = Vec::new();
         for (path, module) in &self.modules {
-            if let Err(error) = check_module(module, path, config) {
+            if let Err(error) = check_module(module, self.owner(path), config) {
                 errors.push(error.at(format_args!("module `{path}`")));
             }
         }
@@ -166,6 +169,7 @@ impl StateDict {
                 errors.push(stranger(parameter, parameter, config));
             }
         }
+        errors.extend(self.idle_conv_transpose(config));
         for (key, tensor) in self.to_tensors() {
             let count = tensor.non_finite();
             if count > 0 {
@@ -199,8 +203,29 @@ impl StateDict {
             });
         };
         module
-            .factors(layer, config.scaling_for(path)?, config.group_mode, config.dora_norm)
+            .factors(layer, config.scaling_for(self.owner(path))?, config.group_mode, config.dora_norm)
             .map_err(|error| error.at(format_args!("module `{path}`")))
+    }
+
+    /// The key of a tensor of a module's adapter.
+    fn key(&self, path: &str, part: Part) -> String {
+        let owner = self.owner(path);
+        if owner == path { keys::factor(path, part) } else { keys::nested(owner, part) }
+    }
+
+    /// The module by whose name the configuration means `path`: of the output projection of an adapted
+    /// `nn.MultiheadAttention` that is the attention, else it is the module itself.
+    fn owner<'p>(&self, path: &'p str) -> &'p str {
+        owner(path, |attention| self.modules.contains_key(attention))
+    }
+
+    /// Transposed convolutions of the configuration that the adapter has no tensors for.
+    fn idle_conv_transpose(&self, config: &LoraConfig) -> impl Iterator<Item = Error> {
+        let idle = config.conv_transpose.iter().filter(|path| !self.modules.contains_key(*path));
+        idle.map(|path| {
+            Error::new(Subject::Adapter, format!("`conv_transpose` names `{path}`, which has no tensors"))
+                .expected("modules of the adapter")
+        })
     }
 
     /// Whether the configuration says why the file has `parameter`.
@@ -265,6 +290,11 @@ impl ModuleTensors {
         }
         Ok(factors)
     }
+}
+
+/// See [`StateDict::owner`].
+fn owner(path: &str, adapted: impl Fn(&str) -> bool) -> &str {
+    keys::attention_of(path).filter(|attention| adapted(attention)).unwrap_or(path)
 }
 
 /// The tensors found so far of one module.

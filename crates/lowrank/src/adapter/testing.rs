@@ -4,7 +4,7 @@ use super::LayerKind;
 use crate::random::Random;
 
 /// Every kind, with and without groups: kind, weight, groups.
-pub const LAYERS: [(LayerKind, &[usize], usize); 9] = [
+pub const LAYERS: [(LayerKind, &[usize], usize); 12] = [
     (LayerKind::Linear, &[5, 7], 1),
     (LayerKind::Conv1D, &[7, 5], 1),
     (LayerKind::Embedding, &[11, 4], 1),
@@ -14,6 +14,9 @@ pub const LAYERS: [(LayerKind, &[usize], usize); 9] = [
     (LayerKind::Conv2d, &[6, 4, 2, 3], 1),
     (LayerKind::Conv2d, &[6, 2, 3, 1], 2),
     (LayerKind::Conv3d, &[4, 2, 2, 1, 3], 1),
+    (LayerKind::ConvTranspose1d, &[6, 4, 3], 1),
+    (LayerKind::ConvTranspose1d, &[6, 2, 3], 3),
+    (LayerKind::ConvTranspose2d, &[6, 4, 2, 3], 2),
 ];
 
 /// Values of the normal distribution.

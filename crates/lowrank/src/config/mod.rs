@@ -86,7 +86,7 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// The modules that get an adapter. A string is a pattern for the whole path, or one of the words `all-linear`
     /// (`Linear` and transformers' `Conv1D`), `all-conv` (`Conv1d`, `Conv2d`, `Conv3d`; not in PEFT) and `all-layers`
-    /// (everything that can be adapted; not in PEFT). A list names modules by path or by the end of their path.
+    /// (everything that can be adapted, transposed convolutions too; not in PEFT). A list names modules by path or by the end of their path.
     pub target_modules: Option<Patterns>,
     /// Modules that get none although they are targeted.
     pub exclude_modules: Option<Patterns>,
@@ -156,6 +156,10 @@ pub struct LoraConfig {
     /// The norm that the magnitudes of `DoRA` go with on grouped convolutions. PEFT has no key for it: a file without one
     /// under `"lowrank"` has PEFT's norm.
     pub dora_norm: DoraNorm,
+    /// The adapted modules that are transposed convolutions, by path. PEFT has no adapters for them: files hold the list
+    /// under `"lowrank"`, because shapes do not always tell, and PEFT's users get a merged weight instead. Of no effect on a
+    /// model that knows its layers.
+    pub conv_transpose: Vec<String>,
     /// Keys that are not PEFT's, kept for a rewrite.
     pub unknown: Map<String, Value>,
     /// Spellings of the file that was read (`16.0` where `16` would be written), kept for a rewrite.
@@ -207,6 +211,7 @@ impl Default for LoraConfig {
             ensure_weight_tying: false,
             group_mode: GroupMode::default(),
             dora_norm: DoraNorm::default(),
+            conv_transpose: Vec::new(),
             unknown: Map::new(),
             as_found: AsFound::default(),
         }

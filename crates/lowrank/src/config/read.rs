@@ -210,6 +210,7 @@ impl Reader {
             match key.as_str() {
                 "group_mode" => self.setting(setting, &mut config.group_mode),
                 "dora_norm" => self.setting(setting, &mut config.dora_norm),
+                "conv_transpose" => self.setting(setting, &mut config.conv_transpose),
                 _ => {
                     let error = Error::new(Subject::Config, format!("unknown setting `{key}`"));
                     self.errors.push((NAMESPACE, error.with_hint("read this adapter with the version that wrote it")));

@@ -154,7 +154,15 @@ fn values_of_a_wrong_type_are_refused() {
         ("target_parameters", vec![json!("x")]),
         ("megatron_core", vec![json!(1)]),
         ("qalora_group_size", vec![json!("16")]),
-        ("lowrank", vec![json!("shared"), json!({"group_mode": "grouped"}), json!({"dora_norm": "row"})]),
+        (
+            "lowrank",
+            vec![
+                json!("shared"),
+                json!({"group_mode": "grouped"}),
+                json!({"dora_norm": "row"}),
+                json!({"conv_transpose": "ups"}),
+            ],
+        ),
     ] {
         for value in values {
             let error = read(json!({ key: value })).unwrap_err();
@@ -185,6 +193,13 @@ fn group_mode_survives_a_rewrite() {
     }
     let table = table(json!({"group_mode": "shared"}));
     assert_eq!(LoraConfig::from_table(&table, "run.toml").unwrap().group_mode, GroupMode::Shared);
+}
+
+#[test]
+fn transposed_convolutions_survive_a_rewrite() {
+    let config = LoraConfig { conv_transpose: vec!["ups.1".into(), "ups.0".into()], ..LoraConfig::default() };
+    let (again, warnings) = LoraConfig::from_json(&config.to_json(), "f").unwrap();
+    assert_eq!((&again.conv_transpose, again.to_json(), warnings.len()), (&config.conv_transpose, config.to_json(), 0));
 }
 
 #[test]

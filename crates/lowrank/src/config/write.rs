@@ -54,7 +54,10 @@ impl LoraConfig {
         let group_mode = (self.group_mode != GroupMode::default()).then(|| ("group_mode", self.group_mode.name()));
         let dora_norm =
             (self.use_dora && self.dora_norm != DoraNorm::Peft).then(|| ("dora_norm", self.dora_norm.name()));
-        group_mode.into_iter().chain(dora_norm).map(|(key, name)| (key.to_owned(), name.into())).collect()
+        let names = group_mode.into_iter().chain(dora_norm).map(|(key, name)| (key.to_owned(), name.into()));
+        let transposed =
+            (!self.conv_transpose.is_empty()).then(|| ("conv_transpose".to_owned(), json!(self.conv_transpose)));
+        names.chain(transposed).collect()
     }
 
     /// The names of all keys that a configuration can have.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::adapter_dir;
 use super::checkpoint::Checkpoint;
-use super::merge_plan::{Change, parameter, plan};
+use super::merge_plan::{Change, plan, weight, weight_of_module};
 use crate::adapter::infer::infer_layer;
 use crate::adapter::{GroupMode, LayerKind};
 use crate::config::{LoraConfig, Patterns};
@@ -64,8 +64,8 @@ pub fn check_adapter(base: &Path, adapter: &Path) -> Result<Check> {
         }
     }
     for (path, tensors) in &state.modules {
-        let Some(info) = model.get(&parameter(&model, path, "weight")) else { continue };
-        let Ok(layer) = infer_layer(&info.shape, tensors, config.fan_in_fan_out) else { continue };
+        let Ok(Some((_, shape))) = weight(&model, &weight_of_module(&model, path)) else { continue };
+        let Ok(layer) = infer_layer(&shape, tensors, path, config) else { continue };
         let factors = state.factors(path, &layer, config);
         let fits = factors.and_then(|factors| match factors.mode() {
             GroupMode::Dense => {

@@ -183,7 +183,7 @@ impl Pair {
         how: &Extraction,
         progress: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<Extracted> {
-        let kinds = self.kinds(&changes.weights);
+        let kinds = self.kinds(&changes.weights, how)?;
         let (mut modules, mut state, mut errors) = (Vec::new(), StateDict::default(), Vec::new());
         for (done, path) in changes.weights.iter().enumerate() {
             progress(path, done, changes.weights.len());
@@ -204,6 +204,10 @@ impl Pair {
         let mut config = LoraConfig {
             target_modules: Some(Patterns::List(state.modules.keys().cloned().collect())),
             fan_in_fan_out: modules.iter().any(|module| module.kind == LayerKind::Conv1D),
+            conv_transpose: {
+                let transposed = modules.iter().filter(|module| module.kind.is_conv_transpose());
+                transposed.map(|module| module.path.clone()).collect()
+            },
             ..LoraConfig::default()
         };
         #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
@@ -223,30 +227,35 @@ impl Pair {
     }
 
     /// What the modules are; none for a square weight that may be either.
-    fn kinds(&self, paths: &[String]) -> Vec<Option<LayerKind>> {
-        let told: Vec<Option<LayerKind>> = paths.iter().map(|path| self.kind(path)).collect();
+    fn kinds(&self, paths: &[String], how: &Extraction) -> Result<Vec<Option<LayerKind>>> {
+        let told: Vec<Option<LayerKind>> = paths.iter().map(|path| self.kind(path, how)).collect::<Result<_>>()?;
         let has = |kind| told.contains(&Some(kind));
         let square = match (has(LayerKind::Linear), has(LayerKind::Conv1D)) {
             (true, true) => None,
             (false, true) => Some(LayerKind::Conv1D),
             (_, false) => Some(LayerKind::Linear),
         };
-        told.into_iter().map(|kind| kind.or(square)).collect()
+        Ok(told.into_iter().map(|kind| kind.or(square)).collect())
     }
 
-    /// What a module is; none for a square weight.
-    fn kind(&self, path: &str) -> Option<LayerKind> {
-        let shape = &self.base.get(&format!("{path}.weight"))?.shape;
+    /// What a module is; none for a square weight. The bias of a transposed convolution is of its second axis.
+    fn kind(&self, path: &str, how: &Extraction) -> Result<Option<LayerKind>> {
+        let Some(info) = self.base.get(&format!("{path}.weight")) else { return Ok(None) };
         let bias = self.base.get(&format!("{path}.bias")).map(|info| info.shape.as_slice());
-        match shape.as_slice() {
+        let groups = *first_match(&how.groups, path)?.unwrap_or(&1);
+        let transposed =
+            |rows: usize, columns: usize| bias == Some(&[columns.saturating_mul(groups)]) && bias != Some(&[rows]);
+        Ok(match info.shape.as_slice() {
             [_, _] if bias.is_none() && is_embedding(path) => Some(LayerKind::Embedding),
             [rows, columns] if rows == columns => None,
             [_, columns] if bias == Some(&[*columns]) => Some(LayerKind::Conv1D),
+            [rows, columns, _] if transposed(*rows, *columns) => Some(LayerKind::ConvTranspose1d),
+            [rows, columns, _, _] if transposed(*rows, *columns) => Some(LayerKind::ConvTranspose2d),
             [_, _, _] => Some(LayerKind::Conv1d),
             [_, _, _, _] => Some(LayerKind::Conv2d),
             [_, _, _, _, _] => Some(LayerKind::Conv3d),
             _ => Some(LayerKind::Linear),
-        }
+        })
     }
 
     /// Moves what can be saved in full from `left_out` into the state.

@@ -8,16 +8,18 @@ use super::adapter_dir::{self, Adapter};
 use super::atomic::{AtomicFile, parent};
 use super::checkpoint::{Checkpoint, Shard};
 use super::copy_model::{check_replaceable, copy_rest};
-use super::header::TensorInfo;
 use super::limits;
+use super::merge_layout::{Layout, Output, Part};
 use super::merge_plan::{Change, plan};
 use super::new_dir::{NewDir, recover};
 use super::read::exists;
+use super::shards::INDEX;
 use super::storage::{Disk, Storage};
+use super::weight_norm::{Normed, narrowed};
 use super::writer::Writer;
 use crate::adapter::merge::RowMerge;
 use crate::adapter::tensor::{Tensor, float_type};
-use crate::adapter::{MergeReport, merge_bias};
+use crate::adapter::{MergeReport, merge, merge_bias};
 use crate::error::{Error, Result, Subject};
 
 /// How far a merge is.
@@ -31,6 +33,39 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
+/// What becomes of weight normalisation, `w = g · v / |v|`, in a merged model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightNorm {
+    /// Layers that have it keep it, under the names they have: `g = |w|` along the axis that it is on, and `v = w`.
+    #[default]
+    Keep,
+    /// All layers have plain weights, as after `PyTorch`'s `remove_weight_norm`.
+    Fold,
+}
+
+impl WeightNorm {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Keep, Self::Fold];
+
+    /// The name that the command has for it: `keep`, `fold`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Fold => "fold",
+        }
+    }
+}
+
+/// How a merge is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MergeOptions {
+    /// Whether an output that exists is replaced.
+    pub force: bool,
+    /// What becomes of weight normalisation.
+    pub weight_norm: WeightNorm,
+}
+
 /// What a merge did.
 #[derive(Debug, Clone, Default)]
 pub struct MergeSummary {
@@ -38,6 +73,8 @@ pub struct MergeSummary {
     pub merged: Vec<(String, MergeReport)>,
     /// The tensors that were replaced by those the adapter saved.
     pub replaced: Vec<String>,
+    /// The weights that were folded and have no adapter.
+    pub folded: Vec<String>,
     /// How many tensors are as they were.
     pub unchanged: usize,
     /// Files of the base folder that are not in the output: weights in other formats, adapters, hidden entries.
@@ -54,7 +91,9 @@ pub struct MergeSummary {
 /// complete. Each merged weight is checked against the unmerged one before it is written.
 ///
 /// Weights are read, merged and written some rows at a time: besides the adapter, a few megabytes are in memory, and any
-/// tensor that the adapter saved in full.
+/// tensor that the adapter saved in full. A weight with weight normalisation is folded as a whole and merged then; the
+/// adapter adds to the weight, which PEFT's merge into such a layer does not. It is written with normalisation again;
+/// [`merge_checkpoint_to`] has the choice.
 ///
 /// # Errors
 /// When `base` or `adapter` cannot be read; when they do not belong together (all tensors concerned are named, before
@@ -67,10 +106,11 @@ pub fn merge_checkpoint(
     force: bool,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<MergeSummary> {
-    merge_checkpoint_to(&Disk, base, adapter, output, force, progress)
+    let options = MergeOptions { force, ..MergeOptions::default() };
+    merge_checkpoint_to(&Disk, base, adapter, output, options, progress)
 }
 
-/// [`merge_checkpoint()`], on any [`Storage`].
+/// [`merge_checkpoint()`], on any [`Storage`] and with all options.
 ///
 /// # Errors
 /// As [`merge_checkpoint()`].
@@ -79,17 +119,18 @@ pub fn merge_checkpoint_to(
     base: &Path,
     adapter: &Path,
     output: &Path,
-    force: bool,
+    options: MergeOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<MergeSummary> {
     recover(storage, output)?;
     let model = Checkpoint::open(base)?;
     let adapter = adapter_dir::read(adapter)?;
     let changes = plan(&model, &adapter)?;
-    check_output(model.path(), output, force)?;
+    check_output(model.path(), output, options.force)?;
+    let layout = Layout::new(&model, options.weight_norm, |weight| changes.contains_key(weight))?;
     let summary = MergeSummary { warnings: adapter.warnings.clone(), ..MergeSummary::default() };
-    let total = model.names().filter_map(|name| model.get(name)).map(TensorInfo::byte_len).sum();
-    let mut merging = Merging { storage, model: &model, adapter, changes, progress, done: 0, total, summary };
+    let total = layout.bytes();
+    let mut merging = Merging { storage, model: &model, adapter, changes, layout, progress, done: 0, total, summary };
     if model.path().is_dir() {
         merging.folder(output)?;
     } else if let Some(shard) = model.shards().first() {
@@ -140,6 +181,7 @@ struct Merging<'a> {
     model: &'a Checkpoint,
     adapter: Adapter,
     changes: BTreeMap<String, Change>,
+    layout: Layout,
     progress: &'a mut dyn FnMut(Progress<'_>),
     done: u64,
     total: u64,
@@ -156,7 +198,15 @@ impl<'a> Merging<'a> {
             weights.insert(name.to_string_lossy().into_owned());
             self.file(shard, &folder.path().join(name))?.publish()?;
         }
-        // The index is copied with the rest: names and sizes are the same.
+        // Otherwise the index is copied with the rest: names and sizes are the same.
+        if self.layout.renames() && exists(&model.path().join(INDEX)) {
+            weights.insert(INDEX.to_owned());
+            let text = self.layout.index(model)?;
+            let mut file = AtomicFile::create(self.storage, &folder.path().join(INDEX), text.len() as u64)?;
+            file.write(text.as_bytes())?;
+            file.sync()?;
+            file.publish()?;
+        }
         self.summary.left_out = copy_rest(self.storage, model.path(), folder.path(), &weights)?;
         if exists(output) {
             check_replaceable(output, folder.path())?;
@@ -167,11 +217,14 @@ impl<'a> Merging<'a> {
     /// Writes one file, complete but not yet under its name.
     fn file(&mut self, shard: &Shard, target: &Path) -> Result<AtomicFile<'a>> {
         let (model, storage) = (self.model, self.storage);
-        let infos = shard.tensors().iter().filter_map(|name| Some((name, model.get(name)?)));
-        let plan = infos.map(|(name, info)| (name.clone(), info.dtype, info.shape.clone())).collect();
+        let mut outputs: BTreeMap<String, Output> =
+            shard.tensors().iter().filter_map(|name| self.layout.output(model, name)).collect();
+        let plan = outputs.iter().map(|(name, out)| (name.clone(), out.dtype, out.shape.clone())).collect();
         let mut writer = Writer::create(storage, target, plan, shard.metadata())?;
         for (name, length) in writer.order().to_vec() {
-            if let Some(change) = self.changes.remove(&name) {
+            if let Some((normed, part)) = outputs.remove(&name).and_then(|output| output.normed) {
+                self.normed(&name, &normed, part, &mut writer)?;
+            } else if let Some(change) = self.changes.remove(&name) {
                 self.changed(&name, &change, &mut writer)?;
             } else {
                 copy_tensor(model, &name, length, &mut writer)?;
@@ -181,6 +234,41 @@ impl<'a> Merging<'a> {
             (self.progress)(Progress { tensor: &name, done: self.done, total: self.total });
         }
         writer.finish()
+    }
+
+    /// Writes a part of a weight with weight normalisation, or the folded weight, as the adapter changes it.
+    fn normed(&mut self, name: &str, normed: &Normed, part: Part, writer: &mut Writer<'_>) -> Result<()> {
+        let weight = normed.weight();
+        let here = |error: Error| error.at(format_args!("tensor `{weight}`"));
+        let (g, v) = (self.present(&normed.g)?, self.present(&normed.v)?);
+        let mut folded = normed.fold(&g, &v).map_err(here)?;
+        let change = self.changes.get(&weight).and_then(|change| change.module.as_ref());
+        if let Some((module, layer)) = change {
+            let factors = self.adapter.state.factors(module, layer, &self.adapter.config)?;
+            let merged = merge(folded.data(), normed.float(), &[&factors]).map_err(here)?;
+            if part != Part::Length {
+                self.summary.merged.push((weight.clone(), *merged.report()));
+            }
+            folded = Tensor::new(folded.dtype(), folded.shape().to_vec(), merged.into_weight())?;
+        } else if part == Part::Folded {
+            self.summary.folded.push(weight.clone());
+        }
+        let saved = self.adapter.state.saved.keys().filter(|saved| part.stands_for(normed, saved));
+        self.summary.replaced.extend(saved.cloned());
+        let written = match part {
+            Part::Length => normed.lengths_of(&folded, g.dtype()),
+            Part::Direction => normed.direction_of(&folded, &v),
+            Part::Folded => narrowed(&folded, normed.dtype),
+        };
+        writer.write(name, written.map_err(here)?.data())
+    }
+
+    /// A tensor of the base, or the one that the adapter saved in its place.
+    fn present(&self, name: &str) -> Result<Tensor> {
+        match self.adapter.state.saved.get(name) {
+            Some(saved) => cast(saved.clone(), self.model, name),
+            None => self.model.read(name),
+        }
     }
 
     /// Writes a tensor as the adapter changes it.

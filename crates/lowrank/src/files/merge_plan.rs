@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::adapter_dir::Adapter;
 use super::checkpoint::Checkpoint;
+use super::weight_norm::Normed;
 use crate::adapter::infer::infer_layer;
 use crate::adapter::state_dict::ModuleTensors;
-use crate::adapter::tensor::float_type;
+use crate::adapter::tensor::{Dtype, float_type};
 use crate::adapter::{Layer, LayerKind};
+use crate::config::LoraConfig;
 use crate::error::{Error, Result, Subject};
 use crate::suggest::nearest;
 
@@ -20,7 +22,7 @@ pub(super) struct Change {
     pub module: Option<(String, Layer)>,
 }
 
-/// The changes by the base tensor's name. Every tensor of the adapter is in one of them.
+/// The changes by the base tensor's name; of a weight with weight normalisation by the name that it would have without. Every tensor of the adapter is in one of them.
 ///
 /// # Errors
 /// All at once: a module or parameter that the base has not (the hint has what it may be called there), shapes that do
@@ -36,13 +38,12 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
         }
     }
     for (path, module) in &adapter.state.modules {
-        match adapted(base, path, module, adapter.config.fan_in_fan_out) {
+        match adapted(base, path, module, &adapter.config) {
             Ok(layer) => {
                 layers.push((path, layer.clone()));
-                let names = [Some("weight"), module.bias.is_some().then_some("bias")];
-                for name in names.into_iter().flatten() {
-                    let change = changes.entry(parameter(base, path, name)).or_default();
-                    change.module = Some((path.clone(), layer.clone()));
+                let bias = module.bias.is_some().then(|| parameter(base, path, "bias"));
+                for name in [weight_of_module(base, path)].into_iter().chain(bias) {
+                    changes.entry(name).or_default().module = Some((path.clone(), layer.clone()));
                 }
             }
             Err(error) => errors.push(error.at(format_args!("module `{path}`"))),
@@ -55,7 +56,7 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
 
 /// The tensor of a module's parameter. A model that calls `F.conv1d` itself holds `dw_weight` and `dw_bias` where the module
 /// `dw` would have `dw.weight` and `dw.bias`.
-pub(super) fn parameter(base: &Checkpoint, module: &str, name: &str) -> String {
+fn parameter(base: &Checkpoint, module: &str, name: &str) -> String {
     let [of_module, bare] = ['.', '_'].map(|joint| format!("{module}{joint}{name}"));
     if base.get(&of_module).is_none() && base.get(&bare).is_some() { bare } else { of_module }
 }
@@ -71,17 +72,32 @@ fn replaceable(base: &Checkpoint, parameter: &str, shape: &[usize]) -> Result<()
     Ok(())
 }
 
+/// The name of the weight that an adapter of the module at `path` is for. PEFT's adapter under the name of an
+/// `nn.MultiheadAttention` is for the stacked projections of its inputs.
+pub(super) fn weight_of_module(base: &Checkpoint, path: &str) -> String {
+    let projections = format!("{path}.in_proj_weight");
+    if base.get(&projections).is_some() { projections } else { parameter(base, path, "weight") }
+}
+
+/// Type and shape of a weight, which may be there with weight normalisation.
+pub(super) fn weight(base: &Checkpoint, name: &str) -> Result<Option<(Dtype, Vec<usize>)>> {
+    if let Some(info) = base.get(name) {
+        return Ok(Some((info.dtype, info.shape.clone())));
+    }
+    Ok(Normed::find(base, name)?.map(|normed| (normed.dtype, normed.shape)))
+}
+
 /// The layer under the adapter of the module at `path`.
-fn adapted(base: &Checkpoint, path: &str, module: &ModuleTensors, fan_in_fan_out: bool) -> Result<Layer> {
-    let name = parameter(base, path, "weight");
-    let Some(info) = base.get(&name) else { return Err(missing(base, &name)) };
-    if float_type(info.dtype).is_none() {
+fn adapted(base: &Checkpoint, path: &str, module: &ModuleTensors, config: &LoraConfig) -> Result<Layer> {
+    let name = weight_of_module(base, path);
+    let Some((dtype, shape)) = weight(base, &name)? else { return Err(missing(base, &name)) };
+    if float_type(dtype).is_none() {
         return Err(Error::new(Subject::Merge, "the base weight is not floating point")
-            .found(info.dtype)
+            .found(dtype)
             .expected("F32, F64, F16 or BF16")
             .with_hint("merge into the model as it was before it was quantised"));
     }
-    let layer = infer_layer(&info.shape, module, fan_in_fan_out)?;
+    let layer = infer_layer(&shape, module, path, config)?;
     if module.bias.is_some() {
         let bias = parameter(base, path, "bias");
         let Some(info) = base.get(&bias) else {
@@ -124,14 +140,6 @@ fn orientation(layers: &[(&String, Layer)], fan_in_fan_out: bool) -> Option<Erro
 fn missing(base: &Checkpoint, name: &str) -> Error {
     let error = Error::new(Subject::Merge, "not in the base model")
         .expected(format!("a tensor `{name}` in {}", base.path().display()));
-    let module = name.strip_suffix(".weight").unwrap_or(name);
-    let folded = [".weight_g", ".parametrizations.weight.original0"];
-    if folded.iter().any(|suffix| base.get(&format!("{module}{suffix}")).is_some()) {
-        return error.with_hint(
-            "the layer has weight_norm: fold it with `torch.nn.utils.parametrize.remove_parametrizations` \
-            or `torch.nn.utils.remove_weight_norm`, and save the model again",
-        );
-    }
     let shorter =
         name.match_indices('.').filter_map(|(dot, _)| name.get(dot + 1..)).find(|tail| base.get(tail).is_some());
     if let Some(tail) = shorter {

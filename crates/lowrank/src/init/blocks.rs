@@ -50,8 +50,7 @@ impl<'a> Matrices<'a> {
         if !layer.kind().is_transposed() {
             return Ok(Self(Cow::Borrowed(values)));
         }
-        let (inputs, outputs) = (layer.in_features(), layer.out_features());
-        Ok(Self((0..values.len()).map(|at| values[at % inputs * outputs + at / inputs]).collect()))
+        Ok(Self(layer.by_output().map(|at| values[at]).collect()))
     }
 
     /// One block of that shape.

@@ -30,8 +30,8 @@ impl Decomposition {
 
 /// Factors for `layer` from its `weight`, in the shape `PyTorch` stores.
 ///
-/// A linear weight is the matrix `(out, in)` (transposed where it is stored as `(in, out)`), that of a convolution the
-/// matrix `(out, in/g * k)`. In the forms `per_group` and `dense` each group is a matrix `(out/g, in/g * k)` of its own,
+/// A linear weight is the matrix `(out, in)` (transposed where it is stored as `(in, out)`), that of a convolution,
+/// transposed or not, the matrix `(out, in/g * k)`. In the forms `per_group` and `dense` each group is a matrix `(out/g, in/g * k)` of its own,
 /// of rank `r/g`; `dense` factors are zero outside their groups. Only `pissa_niter` draws from `random`.
 ///
 /// ```

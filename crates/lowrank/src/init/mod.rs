@@ -202,6 +202,7 @@ mod tests {
             (LayerKind::Conv1d, &[20, 100, 5], 500),
             (LayerKind::Conv2d, &[20, 100, 3, 3], 900),
             (LayerKind::Conv3d, &[20, 100, 2, 2, 2], 800),
+            (LayerKind::ConvTranspose1d, &[100, 20, 5], 500),
         ] {
             let factors = factors(kind, shape, 1, GroupMode::PerGroup, Init::Default);
             assert!(is_uniform(factors.a(), 1.0 / f64::from(fan_in).sqrt()), "{kind}");

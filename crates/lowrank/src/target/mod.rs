@@ -73,7 +73,8 @@ pub struct Resolution {
 /// The modules of a model that `config` targets and saves. `modules` has them all, in the order of the model.
 ///
 /// - A string in `target_modules` must match the whole path (`re.fullmatch`). `all-linear` stands for every `Linear`
-///   and `Conv1D`, `all-conv` for every `Conv1d`, `Conv2d` and `Conv3d`, `all-layers` for all that can be adapted. The
+///   and `Conv1D`, `all-conv` for every `Conv1d`, `Conv2d` and `Conv3d`, `all-layers` for all that can be adapted,
+///   transposed convolutions too, for which PEFT has no adapters. The
 ///   output layer counts with the others: PEFT leaves it out of `all-linear` in transformers' own models; here, name it
 ///   in `exclude_modules`.
 /// - A name in a list matches the path it is equal to, and every path that ends with it behind a dot.
@@ -121,6 +122,7 @@ struct Findings {
 
 /// The layers that take an adapter, for messages.
 fn adaptable() -> String {
-    use LayerKind::{Conv1D, Conv1d, Conv2d, Conv3d, Embedding, Linear};
-    [Linear, Conv1D, Embedding, Conv1d, Conv2d, Conv3d].map(|kind| kind.to_string()).join(", ")
+    use LayerKind::{Conv1D, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Embedding, Linear};
+    let kinds = [Linear, Conv1D, Embedding, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d];
+    kinds.map(|kind| kind.to_string()).join(", ")
 }

@@ -40,7 +40,7 @@ impl Word {
     fn includes(self, kind: LayerKind) -> bool {
         match self {
             Self::Linear => matches!(kind, LayerKind::Linear | LayerKind::Conv1D),
-            Self::Conv => kind.kernel_axes() > 0,
+            Self::Conv => kind.kernel_axes() > 0 && !kind.is_conv_transpose(),
             Self::Layers => true,
         }
     }

@@ -142,7 +142,7 @@ fn modules_that_cannot_be_adapted_are_named_by_entry() {
         errors(json!({"target_modules": r"encoder(\.[a-z]+[0-9]*)?"})),
         [r"target_modules: `encoder(\.[a-z]+[0-9]*)?` matches modules that cannot be adapted: found encoder (Encoder), \
           encoder.act (GELU), encoder.layers (ModuleList), expected modules of Linear, Conv1D, Embedding, Conv1d, Conv2d, \
-          Conv3d; write the pattern narrower, or name them in exclude_modules"
+          Conv3d, ConvTranspose1d, ConvTranspose2d; write the pattern narrower, or name them in exclude_modules"
             .replace("\\\n          ", "")]
     );
 }

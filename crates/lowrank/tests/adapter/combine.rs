@@ -3,6 +3,7 @@
 use lowrank::adapter::combine::{Combination, CombinationType, MajoritySign, combine};
 use lowrank::adapter::{Factors, GroupMode};
 use lowrank::kernels::reference::adapter::Adapter;
+use lowrank::kernels::reference::dora::outputs;
 use lowrank::random::Random;
 use proptest::prelude::*;
 
@@ -112,8 +113,9 @@ fn flat(factors: &Factors, everywhere: bool) -> Vec<f64> {
     if !layer.kind().is_transposed() {
         return delta;
     }
-    let (inputs, outputs) = (layer.in_features(), layer.out_features());
-    (0..delta.len()).map(|index| delta[index % inputs * outputs + index / inputs]).collect()
+    let mut of_output = vec![Vec::new(); layer.out_features()];
+    outputs(&adapter).into_iter().zip(delta).for_each(|(output, value)| of_output[output].push(value));
+    of_output.concat()
 }
 
 fn sum(tensors: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {

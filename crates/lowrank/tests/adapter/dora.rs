@@ -146,6 +146,7 @@ fn a_magnitude_of_the_norms_changes_nothing() {
         (LayerKind::Embedding, &[9, 4], 1),
         (LayerKind::Conv1d, &[6, 2, 3], 2),
         (LayerKind::Conv3d, &[4, 3, 2, 2, 2], 1),
+        (LayerKind::ConvTranspose1d, &[6, 2, 3], 2),
     ] {
         let layer = Layer::new(kind, shape, groups).unwrap();
         let count = |shape: &[usize]| shape.iter().product::<usize>();

@@ -4,7 +4,7 @@ use lowrank::Result;
 use lowrank::adapter::{Factors, GroupMode, Layer, LayerKind};
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use lowrank::kernels::reference::adapter::Adapter;
-use lowrank::kernels::reference::{AdapterGradients, Gradients, conv, embedding, linear};
+use lowrank::kernels::reference::{AdapterGradients, Gradients, conv, conv_transpose, embedding, linear};
 use lowrank::random::Random;
 use proptest::prelude::*;
 
@@ -12,11 +12,11 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub kind: LayerKind,
-    /// Inputs and outputs of a group; rows and width of an embedding.
+    /// Inputs and outputs of a group, of a transposed convolution outputs and inputs; rows and width of an embedding.
     pub features: (usize, usize),
     pub groups: usize,
     pub padding_mode: PaddingMode,
-    /// Axes and input lengths of a convolution.
+    /// Axes and input lengths of a convolution, of a transposed one output lengths.
     pub axes: Vec<(Axis, usize)>,
     pub batch: usize,
     pub mode: GroupMode,
@@ -51,6 +51,7 @@ impl Spec {
 
 pub struct Problem {
     pub layer: Layer,
+    /// The convolution, or the one whose transpose it is, and the lengths that it reads.
     pub conv: Option<(ConvGeometry, Vec<usize>)>,
     pub factors: Factors,
     pub weight: Vec<f32>,
@@ -77,7 +78,12 @@ impl Problem {
             (None, false) => vec![outputs, inputs],
         };
         let layer = Layer::new(spec.kind, &shape, spec.groups).unwrap();
-        let values = conv.as_ref().map_or(1, |(_, lengths)| lengths.iter().product());
+        let values = conv.as_ref().map_or(1, |(geometry, lengths)| {
+            if !spec.kind.is_conv_transpose() {
+                return lengths.iter().product();
+            }
+            geometry.output_lengths(lengths).map_or(1, |lengths| lengths.iter().product())
+        });
         let count = if spec.kind == LayerKind::Embedding { 0 } else { spec.batch * layer.in_features() * values };
         let ids = (0..spec.batch * 3).map(|_| random.below(layer.in_features())).collect();
         Self {
@@ -105,6 +111,9 @@ impl Problem {
     pub fn layer_forward(&self, x: &[f64], weight: &[f64], bias: Option<&[f64]>) -> Result<Vec<f64>> {
         let (inputs, outputs) = (self.layer.in_features(), self.layer.out_features());
         Ok(match (&self.conv, self.layer.kind()) {
+            (Some((geometry, lengths)), kind) if kind.is_conv_transpose() => {
+                conv_transpose::forward(geometry, lengths, x, weight, bias)?
+            }
             (Some((geometry, lengths)), _) => conv::forward(geometry, lengths, x, weight, bias)?,
             (None, LayerKind::Embedding) => embedding::forward(outputs, &self.ids, weight),
             (None, LayerKind::Conv1D) => {
@@ -117,6 +126,9 @@ impl Problem {
     pub fn layer_backward(&self, weight: &[f64], dy: &[f64]) -> Gradients {
         let (inputs, outputs) = (self.layer.in_features(), self.layer.out_features());
         match (&self.conv, self.layer.kind()) {
+            (Some((geometry, lengths)), kind) if kind.is_conv_transpose() => {
+                conv_transpose::backward(geometry, lengths, &self.x, weight, dy).unwrap()
+            }
             (Some((geometry, lengths)), _) => conv::backward(geometry, lengths, &self.x, weight, dy).unwrap(),
             (None, LayerKind::Embedding) => embedding::backward(outputs, &self.ids, weight, dy),
             (None, LayerKind::Conv1D) => {
@@ -131,6 +143,9 @@ impl Problem {
     /// What an adapter adds to the output, on its own way.
     pub fn adapter_forward(&self, x: &[f64], adapter: &Adapter) -> Result<Vec<f64>> {
         Ok(match (&self.conv, self.layer.kind()) {
+            (Some((geometry, lengths)), kind) if kind.is_conv_transpose() => {
+                adapter.conv_transpose_forward(geometry, lengths, x)?
+            }
             (Some((geometry, lengths)), _) => adapter.conv_forward(geometry, lengths, x)?,
             (None, LayerKind::Embedding) => adapter.embedding_forward(&self.ids),
             (None, _) => adapter.linear_forward(x),
@@ -139,6 +154,9 @@ impl Problem {
 
     pub fn adapter_backward(&self, adapter: &Adapter, dy: &[f64]) -> AdapterGradients {
         match (&self.conv, self.layer.kind()) {
+            (Some((geometry, lengths)), kind) if kind.is_conv_transpose() => {
+                adapter.conv_transpose_backward(geometry, lengths, &self.x, dy).unwrap()
+            }
             (Some((geometry, lengths)), _) => adapter.conv_backward(geometry, lengths, &self.x, dy).unwrap(),
             (None, LayerKind::Embedding) => adapter.embedding_backward(&self.ids, dy),
             (None, _) => adapter.linear_backward(&self.x, dy),
@@ -219,7 +237,14 @@ fn magnitudes(values: &[f64]) -> Vec<f64> {
 
 /// Any problem of any kind.
 pub fn any() -> impl Strategy<Value = Spec> {
-    prop_oneof![6 => conv(1), 2 => conv(2), 1 => conv(3), 1 => flat()]
+    prop_oneof![6 => conv(1), 2 => conv(2), 1 => conv(3), 1 => flat(), 3 => transposed(1), 1 => transposed(2)]
+}
+
+/// A transposed convolution: the geometry of any convolution that knows zeros only.
+fn transposed(axes: usize) -> impl Strategy<Value = Spec> {
+    let kind = [LayerKind::ConvTranspose1d, LayerKind::ConvTranspose2d][axes - 1];
+    let zeros = |spec: &Spec| spec.padding_mode == PaddingMode::Zeros;
+    conv(axes).prop_filter("padded with zeros", zeros).prop_map(move |spec| Spec { kind, ..spec })
 }
 
 /// Any convolution with more than one group.

@@ -4,7 +4,7 @@ use lowrank::adapter::{Factors, GroupMode, merge, merge_bias};
 use lowrank::float::FloatType;
 use lowrank::geometry::ConvGeometry;
 use lowrank::kernels::reference::adapter::Adapter;
-use lowrank::kernels::reference::conv;
+use lowrank::kernels::reference::{conv, conv_transpose};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -196,7 +196,15 @@ pub fn reaching_outside(spec: &Spec) {
     let Some((geometry, lengths)) = problem.conv.as_ref().filter(|_| problem.has_output()) else { return };
     let (inputs, outputs) = (geometry.in_channels(), geometry.out_channels());
     let ungrouped = ConvGeometry::new(inputs, outputs, 1, geometry.padding_mode(), geometry.axes().to_vec()).unwrap();
-    let output = conv::forward(&ungrouped, lengths, &problem.x, &all, None).unwrap();
+    let output = if spec.kind.is_conv_transpose() {
+        // `(out, in, k)` to `(in, out, k)`.
+        let taps: usize = problem.layer.kernel().iter().product();
+        let kernel = |i: usize, o: usize| &all[(o * outputs + i) * taps..][..taps];
+        let turned = (0..outputs).flat_map(|i| (0..inputs).flat_map(move |o| kernel(i, o))).copied();
+        conv_transpose::forward(&ungrouped, lengths, &problem.x, &turned.collect::<Vec<_>>(), None).unwrap()
+    } else {
+        conv::forward(&ungrouped, lengths, &problem.x, &all, None).unwrap()
+    };
     let silent = Adapter { bias: None, ..adapter };
     assert_close("output", &problem.adapter_forward(&problem.x, &silent).unwrap(), &output, |_| 1e-9);
 }

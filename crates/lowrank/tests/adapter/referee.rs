@@ -1,7 +1,7 @@
 //! The referee against a convolution that shares nothing with it: pad first, by slices, then slide.
 
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
-use lowrank::kernels::reference::conv;
+use lowrank::kernels::reference::{conv, conv_transpose};
 use proptest::prelude::*;
 
 use crate::problem::{Problem, Spec, any, wide};
@@ -50,6 +50,30 @@ fn conv1d(geometry: &ConvGeometry, length: usize, x: &[f64], w: &[f64]) -> Vec<f
     y
 }
 
+/// A transposed convolution over one axis, of all samples: each value of the input puts a kernel onto the padded output.
+fn scatter1d(geometry: &ConvGeometry, length: usize, x: &[f64], w: &[f64]) -> Vec<f64> {
+    let (axis, (before, after)) = (geometry.axes()[0], geometry.padding(0));
+    let (inputs, groups) = (geometry.out_channels(), geometry.groups());
+    let (inputs_per_group, outputs) = (inputs / groups, geometry.in_channels() / groups);
+    let mut y = Vec::new();
+    for sample in x.chunks_exact(inputs * geometry.output_lengths(&[length]).unwrap()[0]) {
+        let channels: Vec<&[f64]> = sample.chunks_exact(sample.len() / inputs).collect();
+        for output in 0..geometry.in_channels() {
+            let mut padded = vec![0.0; before + length + after];
+            let first = output / outputs * inputs_per_group;
+            for input in first..first + inputs_per_group {
+                let kernel = &w[(input * outputs + output % outputs) * axis.kernel..][..axis.kernel];
+                for (place, x) in channels[input].iter().enumerate() {
+                    let onto = padded[place * axis.stride..].iter_mut().step_by(axis.dilation);
+                    onto.zip(kernel).for_each(|(y, w)| *y += x * w);
+                }
+            }
+            y.extend(&padded[before..before + length]);
+        }
+    }
+    y
+}
+
 /// Slides along one axis of an array.
 fn slide_axis(
     axis: Axis,
@@ -83,6 +107,12 @@ proptest! {
         let problem = Problem::new(&spec);
         let (weight, mode) = (wide(&problem.weight), spec.padding_mode);
         if let Some((geometry, lengths)) = problem.conv.as_ref().filter(|_| problem.has_output() && spec.axes.len() == 1) {
+            if spec.kind.is_conv_transpose() {
+                let y = conv_transpose::forward(geometry, lengths, &problem.x, &weight, None).unwrap();
+                assert_close("output", &y, &scatter1d(geometry, lengths[0], &problem.x, &weight), |_| 1e-9);
+                assert_eq!(y.len(), spec.batch * geometry.in_channels() * lengths[0]);
+                return Ok(());
+            }
             let y = conv::forward(geometry, lengths, &problem.x, &weight, None).unwrap();
             assert_close("output", &y, &conv1d(geometry, lengths[0], &problem.x, &weight), |_| 1e-9);
             let expected = geometry.output_lengths(lengths).unwrap();
@@ -93,6 +123,9 @@ proptest! {
     /// A kernel that is an outer product slides along one axis after the other.
     #[test]
     fn several_axes_are_one_after_the_other(spec in any()) {
+        if spec.kind.is_conv_transpose() {
+            return Ok(());
+        }
         let single = Spec { features: (1, 1), groups: 1, batch: 1, ..spec };
         let problem = Problem::new(&single);
         if let Some((geometry, lengths)) = problem.conv.as_ref().filter(|_| problem.has_output()) {

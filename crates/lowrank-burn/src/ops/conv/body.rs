@@ -10,6 +10,8 @@ use super::{ConvDims, LowRankConv, padding};
 
 /// Forward and gradients of convolutions, plain and with a folded low-rank adapter, on one backend.
 ///
+/// A transposed convolution arrives here too; the defaults make it of convolutions.
+///
 /// Shapes, with `g` groups, kernel `k…`, `n = in/g · Πk`: `x [batch, in, length…]`, `weight [out, in/g, k…]`,
 /// `a [r, n]`, `b [out, r / blocks]`, `bias [out]`, `y` and `dy [batch, out, length…]`. All of one type, but for `weight`,
 /// which may be of another, such as half precision.
@@ -71,7 +73,7 @@ pub trait ConvBody: Backend {
 }
 
 /// The default of [`ConvBody::conv_forward`].
-pub(super) fn folded_forward<B: Backend>(
+pub(super) fn folded_forward<B: ConvBody>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     a: FloatTensor<B>,
@@ -102,8 +104,7 @@ pub(super) fn folded_backward<B: ConvBody>(
     }
     // `A` is shared by all groups: the grouped weight is small (`out · in/g · k`), so its dense gradient is cheaper than
     // `r` channels for every group.
-    let dw = B::plain_dw(x, folded, dy, &spec.dims);
-    let dw = B::float_reshape(dw, Shape::new([kernel[0], a.shape()[1]]));
+    let dw = as_matrix::<B>(B::plain_dw(x, folded, dy, &spec.dims), &spec.dims);
     let da = B::float_matmul(B::float_swap_dims(b, 0, 1), dw.clone());
     (dx, scaled(da), scaled(B::float_matmul(dw, B::float_swap_dims(a, 0, 1))))
 }
@@ -116,17 +117,38 @@ fn fold<B: Backend>(
     spec: &LowRankConv,
 ) -> FloatTensor<B> {
     let (kernel, weight) = (weight.shape(), cast_as::<B>(weight, &a));
-    let (rank, n) = (a.shape()[0], a.shape()[1]);
+    let (rank, n, outputs) = (a.shape()[0], a.shape()[1], b.shape()[0]);
     let a = B::float_reshape(a, Shape::new([spec.blocks, rank / spec.blocks, n]));
-    let b = B::float_reshape(b, Shape::new([spec.blocks, kernel[0] / spec.blocks, rank / spec.blocks]));
+    let b = B::float_reshape(b, Shape::new([spec.blocks, outputs / spec.blocks, rank / spec.blocks]));
     let delta = B::float_mul_scalar(B::float_matmul(b, a), Scalar::from(spec.scale));
-    B::float_add(weight, B::float_reshape(delta, kernel))
+    let delta = B::float_reshape(delta, Shape::new([outputs, n]));
+    B::float_add(weight, laid_out::<B>(delta, &kernel, &spec.dims))
+}
+
+/// A matrix `[rows, in/groups · Πk]` as a weight with so many outputs is laid out; `kernel` is the shape of another.
+fn laid_out<B: Backend>(matrix: FloatTensor<B>, kernel: &Shape, dims: &ConvDims) -> FloatTensor<B> {
+    if let ConvDims::Transposed(transposed) = dims {
+        return transposed.laid_out::<B>(matrix, kernel);
+    }
+    let mut shape = kernel.clone();
+    shape[0] = matrix.shape()[0];
+    B::float_reshape(matrix, shape)
+}
+
+/// The reverse of [`laid_out`].
+fn as_matrix<B: Backend>(weight: FloatTensor<B>, dims: &ConvDims) -> FloatTensor<B> {
+    if let ConvDims::Transposed(transposed) = dims {
+        return transposed.as_matrix::<B>(weight);
+    }
+    let shape = weight.shape();
+    let columns = shape.num_elements() / shape[0];
+    B::float_reshape(weight, Shape::new([shape[0], columns]))
 }
 
 /// `dA` (scaled) and `dB` (not yet scaled), when every group has its own block.
 ///
 /// `h = A * x` has `r` channels; `dB = dy·hᵀ`, `dh = s·Bᵀ·dy`, and `dA` is the weight gradient of that small convolution.
-fn low_rank_gradients<B: Backend>(
+fn low_rank_gradients<B: ConvBody>(
     x: FloatTensor<B>,
     a: &FloatTensor<B>,
     b: FloatTensor<B>,
@@ -134,12 +156,10 @@ fn low_rank_gradients<B: Backend>(
     kernel: &Shape,
     spec: &LowRankConv,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (rank, out, blocks) = (a.shape()[0], kernel[0], spec.blocks);
-    let mut a_kernel = kernel.clone();
-    a_kernel[0] = rank;
-    let a4 = B::float_reshape(a.clone(), a_kernel);
-    let h = bare::<B>(x.clone(), a4.clone(), &spec.dims);
+    let down = laid_out::<B>(a.clone(), kernel, &spec.dims);
+    let h = convolved::<B>(x.clone(), down.clone(), None, &spec.dims);
     let h_shape = h.shape();
+    let (rank, out, blocks) = (a.shape()[0], b.shape()[0], spec.blocks);
     let batch = h_shape[0];
     let positions = h_shape.iter().skip(2).product::<usize>();
     let grouped = |t, channels: usize| B::float_reshape(t, Shape::new([batch, blocks, channels / blocks, positions]));
@@ -152,31 +172,35 @@ fn low_rank_gradients<B: Backend>(
     let bt = B::float_swap_dims(B::float_reshape(b, Shape::new([1, blocks, out / blocks, rank / blocks])), 2, 3);
     let bt = B::float_expand(bt, Shape::new([batch, blocks, rank / blocks, out / blocks]));
     let dh = B::float_mul_scalar(B::float_matmul(bt, dy), Scalar::from(spec.scale));
-    let da = conv_dw::<B>(x, a4, B::float_reshape(dh, h_shape), &spec.dims);
-    (B::float_reshape(da, a.shape()), db)
+    let da = conv_dw::<B>(x, down, B::float_reshape(dh, h_shape), &spec.dims);
+    (as_matrix::<B>(da, &spec.dims), db)
 }
 
-fn bare<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, dims: &ConvDims) -> FloatTensor<B> {
-    match padding::pad::<B>(x, dims) {
-        (x, ConvDims::One(options, _)) => B::conv1d(x, weight, None, options),
-        (x, ConvDims::Two(options)) => B::conv2d(x, weight, None, options),
-    }
-}
-
-pub(super) fn conv<B: Backend>(
+pub(super) fn conv<B: ConvBody>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
     dims: &ConvDims,
 ) -> FloatTensor<B> {
+    convolved::<B>(x, weight, Some(bias), dims)
+}
+
+fn convolved<B: ConvBody>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    dims: &ConvDims,
+) -> FloatTensor<B> {
     let weight = cast_as::<B>(weight, &x);
     match padding::pad::<B>(x, dims) {
-        (x, ConvDims::One(options, _)) => B::conv1d(x, weight, Some(bias), options),
-        (x, ConvDims::Two(options)) => B::conv2d(x, weight, Some(bias), options),
+        (x, ConvDims::One(options, _)) => B::conv1d(x, weight, bias, options),
+        (x, ConvDims::Two(options)) => B::conv2d(x, weight, bias, options),
+        (x, ConvDims::Three(options)) => B::conv3d(x, weight, bias, options),
+        (x, ConvDims::Transposed(transposed)) => transposed.forward::<B>(x, weight, bias),
     }
 }
 
-pub(super) fn conv_dx<B: Backend>(
+pub(super) fn conv_dx<B: ConvBody>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     dy: FloatTensor<B>,
@@ -186,10 +210,12 @@ pub(super) fn conv_dx<B: Backend>(
     match padding::pad::<B>(x, dims) {
         (x, ConvDims::One(options, _)) => padding::fold::<B>(B::conv1d_x_backward(x, weight, dy, options), dims),
         (x, ConvDims::Two(options)) => B::conv2d_x_backward(x, weight, dy, options),
+        (x, ConvDims::Three(options)) => B::conv3d_x_backward(x, weight, dy, options),
+        (_, ConvDims::Transposed(transposed)) => transposed.dx::<B>(weight, dy),
     }
 }
 
-pub(super) fn conv_dw<B: Backend>(
+pub(super) fn conv_dw<B: ConvBody>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     dy: FloatTensor<B>,
@@ -202,6 +228,8 @@ pub(super) fn conv_dw<B: Backend>(
             B::conv1d_weight_backward(x, weight, dy, options)
         }
         (x, ConvDims::Two(options)) => B::conv2d_weight_backward(x, weight, dy, options),
+        (x, ConvDims::Three(options)) => B::conv3d_weight_backward(x, weight, dy, options),
+        (x, ConvDims::Transposed(transposed)) => transposed.dw::<B>(x, weight, dy),
     }
 }
 

@@ -44,7 +44,7 @@ fn unpadded(dims: &ConvDims) -> ConvDims {
 /// The mode that Burn does not know, and how much is added at each end.
 fn own_padding(dims: &ConvDims) -> Option<(PaddingMode, (usize, usize))> {
     match dims {
-        ConvDims::One(_, PaddingMode::Zeros) | ConvDims::Two(_) => None,
+        ConvDims::One(_, PaddingMode::Zeros) | ConvDims::Two(_) | ConvDims::Three(_) | ConvDims::Transposed(_) => None,
         ConvDims::One(options, mode) => Some((*mode, options.padding[0])),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::path::Path;
 
 use lowrank::Result;
-use lowrank::adapter::LayerKind;
+use lowrank::adapter::infer::kind_of;
 use lowrank::adapter::state_dict::ModuleTensors;
 use lowrank::adapter::tensor::Tensor;
 use lowrank::config::LoraConfig;
@@ -104,7 +104,7 @@ impl Module {
             tensors.bias.as_ref().is_none_or(|bias| bias.values().unwrap_or_default().iter().all(|x| *x == 0.0));
         Ok(Self {
             name: name.to_owned(),
-            kind: kind(tensors, config),
+            kind: kind_of(name, tensors, config).to_string(),
             groups,
             dtype: tensors.a.dtype().to_string(),
             a_shape: tensors.a.shape().to_vec(),
@@ -134,19 +134,6 @@ impl Saved {
         let (dtype, shape) = (tensor.dtype().to_string(), tensor.shape().to_vec());
         Self { name: name.to_owned(), dtype, shape, non_finite: tensor.non_finite() }
     }
-}
-
-/// The kind of layer, as far as an adapter alone shows it.
-fn kind(tensors: &ModuleTensors, config: &LoraConfig) -> String {
-    let kind = match tensors.a.shape().len() {
-        _ if tensors.embedding => LayerKind::Embedding,
-        3 => LayerKind::Conv1d,
-        4 => LayerKind::Conv2d,
-        5 => LayerKind::Conv3d,
-        _ if config.fan_in_fan_out => LayerKind::Conv1D,
-        _ => LayerKind::Linear,
-    };
-    kind.to_string()
 }
 
 /// Groups of the convolution: PEFT's `B` has `r/g` columns. Factors that all groups share do not show them.

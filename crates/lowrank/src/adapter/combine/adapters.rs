@@ -209,6 +209,7 @@ fn configuration(first: &LoraConfig, sources: &[Source<'_>], state: &StateDict) 
         corda_config: None,
         lora_ga_config: None,
         group_mode: group_mode(sources),
+        conv_transpose: conv_transpose(sources)?,
         ..first.clone()
     };
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
@@ -239,6 +240,22 @@ fn modules_to_save(sources: &[Source<'_>], state: &StateDict) -> Result<Option<V
 fn group_mode(sources: &[Source<'_>]) -> GroupMode {
     let mode = sources[0].config.group_mode;
     if sources.iter().all(|source| source.config.group_mode == mode) { mode } else { GroupMode::default() }
+}
+
+/// Those of all adapters, which have to agree.
+fn conv_transpose(sources: &[Source<'_>]) -> Result<Vec<String>> {
+    let all = union(sources.iter().flat_map(|source| &source.config.conv_transpose));
+    for (path, source) in all.iter().flat_map(|path| sources.iter().map(move |source| (path, source))) {
+        if source.state.modules.contains_key(path) && !source.config.conv_transpose.contains(path) {
+            return Err(Error::new(
+                Subject::Adapter,
+                "a transposed convolution in one adapter, another layer in the next",
+            )
+            .at(format_args!("module `{path}`"))
+            .with_hint("adapters are combined for one base model"));
+        }
+    }
+    Ok(all)
 }
 
 /// What chooses the modules: kept when all adapters choose alike.

@@ -104,6 +104,7 @@ fn one_adapter_is_weighted_exactly_by_every_type() {
         (LayerKind::Conv1d, &[6, 2, 3], 2),
         (LayerKind::Conv2d, &[6, 4, 2, 3], 1),
         (LayerKind::Conv3d, &[4, 4, 2, 1, 2], 1),
+        (LayerKind::ConvTranspose1d, &[4, 6, 3], 2),
     ] {
         let layer = layer(kind, shape, groups);
         for (mode, combination_type) in [GroupMode::PerGroup, GroupMode::Shared]

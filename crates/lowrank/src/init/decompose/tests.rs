@@ -18,6 +18,8 @@ fn layers() -> Vec<Layer> {
         (LayerKind::Conv1d, &[12, 4, 3], 2),
         (LayerKind::Conv2d, &[12, 2, 3, 3], 4),
         (LayerKind::Conv3d, &[12, 2, 2, 2, 2], 1),
+        (LayerKind::ConvTranspose1d, &[5, 12, 4], 1),
+        (LayerKind::ConvTranspose1d, &[8, 6, 4], 2),
     ]
     .into_iter()
     .map(|(kind, shape, groups)| Layer::new(kind, shape, groups).unwrap())
@@ -36,8 +38,10 @@ fn start(layer: &Layer, mode: GroupMode, rank: usize, how: Decomposition) -> Fac
 fn blocks(layer: &Layer, values: &[f32], blocks: usize) -> (Vec<Vec<f64>>, [usize; 2]) {
     let (out, columns) = (layer.out_features(), values.len() / layer.out_features());
     let at = |o: usize, i: usize| {
-        let index = if layer.kind().is_transposed() { i * out + o } else { o * columns + i };
-        f64::from(values[index])
+        let (taps, outputs) = (layer.kernel().iter().product::<usize>(), out / layer.groups());
+        let row = o / outputs * (columns / taps) + i / taps;
+        let turned = (row * outputs + o % outputs) * taps + i % taps;
+        f64::from(values[if layer.kind().is_transposed() { turned } else { o * columns + i }])
     };
     let rows = out / blocks;
     let block = |j: usize| {

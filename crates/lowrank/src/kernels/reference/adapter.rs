@@ -3,7 +3,7 @@
 //! The two ways are each other's check. They agree wherever the delta fits the weight, which is everywhere but for a
 //! [`GroupMode::Dense`] adapter that reaches outside its groups.
 
-use super::{AdapterGradients, conv, linear};
+use super::{AdapterGradients, conv, conv_transpose, linear};
 use crate::Result;
 use crate::adapter::{Factors, GroupMode, Layer};
 use crate::geometry::{Axis, ConvGeometry, PaddingMode};
@@ -106,8 +106,11 @@ impl Adapter {
                             GroupMode::PerGroup => (group * rank + p, i, per_group),
                             GroupMode::Shared => (p, i, per_group),
                         };
-                        let transposed = self.layer.kind().is_transposed();
-                        let delta = if transposed { i * outputs + o } else { (o * per_group + i) * taps + t };
+                        let delta = if self.layer.kind().is_transposed() {
+                            ((group * per_group + i) * outputs_per_group + o % outputs_per_group) * taps + t
+                        } else {
+                            (o * per_group + i) * taps + t
+                        };
                         visit(Term { delta, b: o * rank + p, a: (row * row_length + column) * taps + t });
                     }
                 }
@@ -145,6 +148,44 @@ impl Adapter {
         let mut da = vec![0.0; self.a.len()];
         for (index, value) in down.dw.iter().enumerate() {
             da[index % self.a.len()] += value;
+        }
+        Ok(AdapterGradients { dx: down.dx, da, db: up.dw, dbias: up.dbias })
+    }
+
+    /// `scale * B(A(x))` of a transposed convolution, whose base is the transpose of `base`, and so is `A`; `lengths` are
+    /// those of the output.
+    ///
+    /// # Errors
+    /// When the geometry has no output for `lengths`.
+    pub fn conv_transpose_forward(&self, base: &ConvGeometry, lengths: &[usize], x: &[f64]) -> Result<Vec<f64>> {
+        let (first, second) = self.transposed_steps(base)?;
+        let rows = self.rows();
+        let rows: Vec<f64> = Self::inputs_first(&first).into_iter().map(|at| rows[at]).collect();
+        let h = conv_transpose::forward(&first, lengths, x, &rows, None)?;
+        Ok(self.scaled(&conv::forward(&second, lengths, &h, &self.b, self.bias.as_deref())?))
+    }
+
+    /// The gradients of `sum(dy * conv_transpose_forward(x))`.
+    ///
+    /// # Errors
+    /// When the geometry has no output for `lengths`.
+    pub fn conv_transpose_backward(
+        &self,
+        base: &ConvGeometry,
+        lengths: &[usize],
+        x: &[f64],
+        dy: &[f64],
+    ) -> Result<AdapterGradients> {
+        let (first, second) = self.transposed_steps(base)?;
+        let places = Self::inputs_first(&first);
+        let rows = self.rows();
+        let rows: Vec<f64> = places.iter().map(|at| rows[*at]).collect();
+        let h = conv_transpose::forward(&first, lengths, x, &rows, None)?;
+        let up = conv::backward(&second, lengths, &h, &self.b, &self.scaled(dy))?;
+        let down = conv_transpose::backward(&first, lengths, x, &rows, &up.dx)?;
+        let mut da = vec![0.0; self.a.len()];
+        for (place, value) in places.iter().zip(&down.dw) {
+            da[place % self.a.len()] += value;
         }
         Ok(AdapterGradients { dx: down.dx, da, db: up.dw, dbias: up.dbias })
     }
@@ -205,6 +246,36 @@ impl Adapter {
             ConvGeometry::new(base.in_channels(), channels, first_groups, base.padding_mode(), axes)?,
             ConvGeometry::new(channels, base.out_channels(), groups, PaddingMode::Zeros, points)?,
         ))
+    }
+
+    /// The convolutions of `A`, to be transposed, and of `B`.
+    fn transposed_steps(&self, base: &ConvGeometry) -> Result<(ConvGeometry, ConvGeometry)> {
+        let groups = base.groups();
+        let channels = if self.mode == GroupMode::Shared { self.rank * groups } else { self.rank };
+        let first_groups = if self.mode == GroupMode::Dense { 1 } else { groups };
+        let axes = base.axes().to_vec();
+        let points = vec![Axis::new(1); axes.len()];
+        Ok((
+            ConvGeometry::new(channels, base.out_channels(), first_groups, base.padding_mode(), axes)?,
+            ConvGeometry::new(channels, base.in_channels(), groups, PaddingMode::Zeros, points)?,
+        ))
+    }
+
+    /// For each value of the weight of the transposed convolution of `A`, `(in, r/g, k..)`, its place in `(r, in/g, k..)`.
+    fn inputs_first(first: &ConvGeometry) -> Vec<usize> {
+        let (inputs, channels, groups) = (first.out_channels(), first.in_channels(), first.groups());
+        let (inputs_per_group, channels_per_group) = (inputs / groups, channels / groups);
+        let taps: usize = first.axes().iter().map(|axis| axis.kernel).product();
+        let mut places = Vec::new();
+        for i in 0..inputs {
+            for c in 0..channels_per_group {
+                for t in 0..taps {
+                    let row = i / inputs_per_group * channels_per_group + c;
+                    places.push((row * inputs_per_group + i % inputs_per_group) * taps + t);
+                }
+            }
+        }
+        places
     }
 
     /// The weight of the convolution of `A`; a shared one once for each group.

@@ -51,14 +51,14 @@ pub fn backward(geometry: &ConvGeometry, lengths: &[usize], x: &[f64], w: &[f64]
 }
 
 /// One product of the convolution: `y[y] += w[w] * x[x]`.
-struct Term {
-    y: usize,
-    w: usize,
-    x: usize,
+pub(super) struct Term {
+    pub y: usize,
+    pub w: usize,
+    pub x: usize,
 }
 
 /// All products of a convolution.
-struct Terms<'a> {
+pub(super) struct Terms<'a> {
     geometry: &'a ConvGeometry,
     batch: usize,
     /// Values in a channel of the input, and of the output.
@@ -68,7 +68,7 @@ struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    fn new(geometry: &'a ConvGeometry, lengths: &[usize], inputs: usize) -> Result<Self> {
+    pub fn new(geometry: &'a ConvGeometry, lengths: &[usize], inputs: usize) -> Result<Self> {
         let output_lengths = geometry.output_lengths(lengths)?;
         let kernel: Vec<usize> = geometry.axes().iter().map(|axis| axis.kernel).collect();
         let taps = positions(&kernel);
@@ -87,7 +87,7 @@ impl<'a> Terms<'a> {
         y / self.lengths.1 % self.geometry.out_channels()
     }
 
-    fn each(&self, mut visit: impl FnMut(Term)) {
+    pub fn each(&self, mut visit: impl FnMut(Term)) {
         let geometry = self.geometry;
         let inputs = geometry.in_channels() / geometry.groups();
         let outputs = geometry.out_channels() / geometry.groups();

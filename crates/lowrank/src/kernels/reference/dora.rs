@@ -19,7 +19,12 @@ pub struct Gradients {
 pub fn outputs(adapter: &Adapter) -> Vec<usize> {
     let layer = &adapter.layer;
     let (count, columns) = (layer.weight_shape().iter().product(), layer.weight_shape()[1..].iter().product::<usize>());
-    let output = |at: usize| if layer.kind().is_transposed() { at % columns } else { at / columns };
+    let (inputs, outputs) = (layer.in_features() / layer.groups(), layer.out_features() / layer.groups());
+    let taps = layer.kernel().iter().product::<usize>();
+    let output = |at: usize| {
+        let (row, column) = (at / columns, at % columns);
+        if layer.kind().is_transposed() { row / inputs * outputs + column / taps } else { row }
+    };
     (0..count).map(output).collect()
 }
 
@@ -29,16 +34,21 @@ pub fn norms(adapter: &Adapter, weight: &[f64], norm: DoraNorm) -> Vec<f64> {
     let layer = &adapter.layer;
     let (groups, count) = (layer.groups(), layer.out_features());
     let mut squares = vec![0.0; count];
-    if norm == DoraNorm::Peft && groups > 1 && adapter.mode != GroupMode::Shared {
+    let known = !layer.kind().is_conv_transpose();
+    if known && norm == DoraNorm::Peft && groups > 1 && adapter.mode != GroupMode::Shared {
         for (at, square) in weight.iter().zip(scrambled(adapter)).map(|(w, d)| (w + d) * (w + d)).enumerate() {
             squares[at / (weight.len() / count)] += square;
         }
     } else if adapter.mode == GroupMode::Dense && groups > 1 {
         let (all, width) = (adapter.dense_delta(), weight.len() / count);
+        // Of each output, the values are in the order of its inputs and taps either way.
+        let mut of_output = vec![Vec::new(); count];
+        outputs(adapter).into_iter().zip(weight).for_each(|(output, w)| of_output[output].push(*w));
+        let by_output = of_output.concat();
         for (at, delta) in all.iter().enumerate() {
             let (output, column) = (at / (width * groups), at % (width * groups));
             let inside = column / width == output / (count / groups);
-            let value = delta + if inside { weight[output * width + column % width] } else { 0.0 };
+            let value = delta + if inside { by_output[output * width + column % width] } else { 0.0 };
             squares[output] += value * value;
         }
     } else {

@@ -12,6 +12,7 @@ pub mod activation;
 pub mod adapter;
 pub mod attention;
 pub mod conv;
+pub mod conv_transpose;
 pub mod dora;
 pub mod embedding;
 pub mod linear;

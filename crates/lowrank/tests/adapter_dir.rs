@@ -153,7 +153,11 @@ fn malformed_rest() -> Vec<(&'static str, Change)> {
         ),
         ("trained tokens", put("base_model.model.emb.token_adapter.trainable_tokens_delta", &[2, 6])),
         ("an adapter name in the key", put("base_model.model.tail.lora_A.default.weight", &[4, 7])),
-        ("multi-head attention", put("base_model.model.mha.base_layer.out_proj.lora_A.weight", &[4, 7])),
+        (
+            "half of the output projection of an attention",
+            put("base_model.model.mha.base_layer.out_proj.lora_A.weight", &[4, 7]),
+        ),
+        ("an adapter within an adapted module", put("base_model.model.mlp.base_layer.lora_A.weight", &[4, 7])),
         ("kohya's format", put("lora_unet_down_blocks_0.lora_down.weight", &[4, 7])),
         ("a stranger", put("base_model.model.classifier.weight", &[2, 7])),
         (

@@ -1,7 +1,7 @@
 //! The referee on trial: worked examples, and central finite differences of every gradient on random problems.
 
 use super::adapter::Adapter;
-use super::{attention, conv, embedding, linear, lstm, norm, softmax};
+use super::{attention, conv, conv_transpose, embedding, linear, lstm, norm, softmax};
 use crate::adapter::{GroupMode, Layer, LayerKind};
 use crate::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 use crate::random::Random;
@@ -147,6 +147,36 @@ fn convolution_adapter_gradients_are_the_finite_differences() {
 }
 
 #[test]
+fn transposed_convolution_gradients_are_the_finite_differences() {
+    for case in 0..40 {
+        let mut random = Random::new(18, "transposed gradients", case);
+        let axes = 1 + random.below(2);
+        let (geometry, lengths) = geometry(&mut random, axes);
+        let inputs = geometry.output_lengths(&lengths).unwrap().iter().product::<usize>();
+        let x = draw(&mut random, 2 * geometry.out_channels() * inputs);
+        let w = draw(&mut random, geometry.weight_shape().iter().product());
+        let bias = draw(&mut random, geometry.in_channels());
+        let forward = |x: &[f64], w: &[f64], bias: &[f64]| {
+            conv_transpose::forward(&geometry, &lengths, x, w, Some(bias)).unwrap()
+        };
+        let dy = draw(&mut random, forward(&x, &w, &bias).len());
+        let gradients = conv_transpose::backward(&geometry, &lengths, &x, &w, &dy).unwrap();
+        assert_gradient("dx", &gradients.dx, &x, |x| dot(&dy, &forward(x, &w, &bias)));
+        assert_gradient("dw", &gradients.dw, &w, |w| dot(&dy, &forward(&x, w, &bias)));
+        assert_gradient("dbias", &gradients.dbias, &bias, |bias| dot(&dy, &forward(&x, &w, bias)));
+
+        let kind = [LayerKind::ConvTranspose1d, LayerKind::ConvTranspose2d][axes - 1];
+        let layer = Layer::new(kind, &geometry.weight_shape(), geometry.groups()).unwrap();
+        let mode = [GroupMode::Dense, GroupMode::PerGroup, GroupMode::Shared][random.below(3)];
+        let adapter = adapter(&mut random, layer, mode, true);
+        let forward = |adapter: &Adapter, x: &[f64]| adapter.conv_transpose_forward(&geometry, &lengths, x).unwrap();
+        let gradients = adapter.conv_transpose_backward(&geometry, &lengths, &x, &dy).unwrap();
+        assert_gradient("adapter dx", &gradients.dx, &x, |x| dot(&dy, &forward(&adapter, x)));
+        assert_factor_gradients(&adapter, (&gradients.da, &gradients.db), |adapter| dot(&dy, &forward(adapter, &x)));
+    }
+}
+
+#[test]
 fn linear_gradients_are_the_finite_differences() {
     for case in 0..40 {
         let mut random = Random::new(13, "linear gradients", case);
@@ -197,6 +227,7 @@ fn delta_gradients_are_the_finite_differences() {
         (LayerKind::Conv1d, &[6, 2, 3], 2),
         (LayerKind::Conv2d, &[4, 1, 2, 3], 4),
         (LayerKind::Conv3d, &[2, 2, 1, 2, 2], 1),
+        (LayerKind::ConvTranspose1d, &[4, 3, 2], 2),
     ];
     for (case, (kind, shape, groups)) in kinds.into_iter().enumerate() {
         for mode in [GroupMode::Dense, GroupMode::PerGroup, GroupMode::Shared] {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use lowrank::files::Checkpoint;
-use lowrank_burn::survey::{ModuleSite, ParamSite, Survey};
+use lowrank_burn::survey::Survey;
 use lowrank_burn::values;
 use serde_json::Value;
 
@@ -51,9 +51,10 @@ impl Case {
         });
         let chain = Chain { steps: steps.collect() };
         let base = Checkpoint::open(&self.dir.join("base.safetensors")).unwrap();
-        let own = chain.params().into_iter().map(|(site, param, as_burn_has_it)| {
-            let stored = base.read(&site.key(&param)).unwrap();
-            (param.id, turned(stored.values().unwrap(), stored.shape(), !as_burn_has_it))
+        let survey = Survey::of(&chain).unwrap();
+        let own = survey.params().map(|(site, param)| {
+            let stored = base.read(&site.key(param)).unwrap();
+            (param.id, turned(stored.values().unwrap(), stored.shape(), param.transposed))
         });
         let mut chain = values::write(chain.clone(), own.collect());
         let dtype = match self.json["dtype"].as_str().unwrap() {
@@ -133,29 +134,14 @@ impl Chain {
     /// Every parameter of the base under its `PyTorch` name, in `PyTorch`'s layout, in single precision; what hangs on
     /// them left aside.
     pub fn state(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        let params = self.params();
-        let ids: Vec<_> = params.iter().map(|(_, param, _)| param.id).collect();
+        let survey = Survey::of(self).unwrap();
+        let ids: Vec<_> = survey.params().map(|(_, param)| param.id).collect();
         let mut own = values::read(self, &ids);
-        let tensors = params.iter().map(|(site, param, as_burn_has_it)| {
-            let values = turned(own.remove(&param.id).unwrap(), &param.shape, !as_burn_has_it);
-            let shape = if *as_burn_has_it { param.shape.clone() } else { param.torch_shape() };
-            (site.key(param), shape, values)
+        let tensors = survey.params().map(|(site, param)| {
+            let values = turned(own.remove(&param.id).unwrap(), &param.shape, param.transposed);
+            (site.key(param), param.torch_shape(), values)
         });
         tensors.collect()
-    }
-
-    /// The parameters, each with its module, and whether `PyTorch` has it in the same layout.
-    fn params(&self) -> Vec<(ModuleSite, ParamSite, bool)> {
-        let survey = Survey::of(self).unwrap();
-        let transformers = |path: &str| {
-            let step = self.steps.iter().find(|step| step.path.join(".") == path);
-            step.is_some_and(|step| matches!(step.layer, Layer::Conv1D(_)))
-        };
-        let params = survey.params().map(|(site, param)| {
-            let as_burn_has_it = !param.transposed || transformers(&site.path);
-            (site.clone(), param.clone(), as_burn_has_it)
-        });
-        params.collect()
     }
 }
 

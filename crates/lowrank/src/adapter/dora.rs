@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::delta::Delta;
 use super::factors::Factors;
 use super::group::GroupMode;
-use super::layer::{Layer, Outputs};
+use super::layer::{Layer, OutputPlaces};
 use crate::kernels::gemm::Real;
 use crate::{Error, Result, Subject};
 
@@ -95,7 +95,7 @@ pub(super) struct Norms<T> {
     /// What is added to the weight. It has the values of the weight in their order, though not always its rows.
     delta: Delta<T>,
     columns: usize,
-    outputs: Outputs,
+    outputs: OutputPlaces,
     rows: usize,
     measured: usize,
     squares: Vec<f64>,

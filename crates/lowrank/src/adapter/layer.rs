@@ -162,18 +162,18 @@ impl Layer {
     }
 
     /// Where the outputs are in the stored weight.
-    pub(crate) fn outputs(&self) -> Outputs {
+    pub(crate) fn outputs(&self) -> OutputPlaces {
         if self.kind.is_transposed() {
             let [inputs, outputs] = [self.weight_shape[0] / self.groups, self.weight_shape[1]];
-            Outputs { inputs, outputs, taps: self.kernel().iter().product() }
+            OutputPlaces { inputs, outputs, taps: self.kernel().iter().product() }
         } else {
-            Outputs::ROWS
+            OutputPlaces::ROWS
         }
     }
 
     /// For each value of the weight as the matrix `(out, in/g * k)`, its place in the stored one.
     pub(crate) fn by_output(&self) -> impl Iterator<Item = usize> {
-        let Outputs { inputs, outputs, taps } = self.outputs();
+        let OutputPlaces { inputs, outputs, taps } = self.outputs();
         let turned = self.kind.is_transposed();
         (0..elements(&self.weight_shape)).map(move |at| {
             if !turned {
@@ -234,7 +234,7 @@ impl Layer {
 
 /// Where the outputs of a layer are in its stored weight, seen as the matrix of its first axis by all others.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outputs {
+pub(crate) struct OutputPlaces {
     /// Rows that belong to the same outputs: the inputs of a group, 1 where each row is an output.
     pub inputs: usize,
     /// Outputs in a row.
@@ -243,7 +243,7 @@ pub(crate) struct Outputs {
     pub taps: usize,
 }
 
-impl Outputs {
+impl OutputPlaces {
     /// Each row is an output.
     pub const ROWS: Self = Self { inputs: 1, outputs: 1, taps: usize::MAX };
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::delta::Delta;
 use super::factors::Factors;
-use super::layer::{Outputs, elements, place_of};
+use super::layer::{OutputPlaces, elements, place_of};
 use super::probe::{Precision, Probe, Rows};
 use super::step::{Adding, Step};
 use crate::float::FloatType;
@@ -158,7 +158,7 @@ struct Tensor<T> {
     name: &'static str,
     dtype: FloatType,
     shape: Vec<usize>,
-    outputs: Outputs,
+    outputs: OutputPlaces,
     adding: Vec<Adding<T>>,
 }
 
@@ -167,14 +167,14 @@ impl<T: Precision> Tensor<T> {
         for (index, factors) in adapters.iter().enumerate() {
             check_adapter(factors, &shape).map_err(|error| among(error, index, adapters.len()))?;
         }
-        let outputs = adapters.first().map_or(Outputs::ROWS, |factors| factors.layer().outputs());
+        let outputs = adapters.first().map_or(OutputPlaces::ROWS, |factors| factors.layer().outputs());
         let adding = adapters.iter().map(|factors| Adding::new(factors)).collect::<Result<_>>()?;
         Ok(Self { name: "weight", dtype, shape, outputs, adding })
     }
 
     fn bias(dtype: FloatType, biases: &[(f32, &[f32])], shape: Vec<usize>) -> Self {
         let adding = biases.iter().map(|(scale, bias)| Adding::plain(Delta::of_bias(*scale, bias))).collect();
-        Self { name: "bias", dtype, shape, outputs: Outputs::ROWS, adding }
+        Self { name: "bias", dtype, shape, outputs: OutputPlaces::ROWS, adding }
     }
 
     /// Whether the base has to be gone through once before it is merged.

@@ -37,7 +37,7 @@
 use half::{bf16, f16};
 
 use super::delta::Term;
-use super::layer::Outputs;
+use super::layer::OutputPlaces;
 use super::step::Step;
 use crate::float::FloatType;
 use crate::kernels::gemm::Real;
@@ -109,7 +109,7 @@ pub(super) struct Probe<'a, T> {
     /// For each step, the product of its gain and those after it; empty where there is none.
     gains: Vec<Vec<f64>>,
     /// Where the outputs, and so the gains, are.
-    outputs: Outputs,
+    outputs: OutputPlaces,
     hidden: Vec<Vec<Term>>,
     /// What rounding can do to any output, apart from its terms: underflow.
     floor: f64,
@@ -118,7 +118,7 @@ pub(super) struct Probe<'a, T> {
 }
 
 impl<'a, T: Precision> Probe<'a, T> {
-    pub fn new(dtype: FloatType, columns: usize, outputs: Outputs, steps: &'a [Step<'a, T>]) -> Self {
+    pub fn new(dtype: FloatType, columns: usize, outputs: OutputPlaces, steps: &'a [Step<'a, T>]) -> Self {
         let mut random = Random::new(0, "merge probe", 0);
         let input: Vec<f64> = (0..columns)
             .map(|_| f64::from(random.uniform(0.5, 1.0)) * if random.below(2) == 0 { 1.0 } else { -1.0 })
@@ -264,7 +264,7 @@ mod tests {
         let mut stored = dtype.decode(&dtype.encode(&sum));
         spoil(&mut stored);
         let steps = [Step { delta: &delta, gain: None }];
-        Probe::new(dtype, INPUTS, Outputs::ROWS, &steps).check(0, Rows { base: &base, sum: &sum, stored: &stored })
+        Probe::new(dtype, INPUTS, OutputPlaces::ROWS, &steps).check(0, Rows { base: &base, sum: &sum, stored: &stored })
     }
 
     #[test]

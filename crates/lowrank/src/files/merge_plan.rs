@@ -57,8 +57,8 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
 /// The tensor of a module's parameter. A model that calls `F.conv1d` itself holds `dw_weight` and `dw_bias` where the module
 /// `dw` would have `dw.weight` and `dw.bias`.
 fn parameter(base: &Checkpoint, module: &str, name: &str) -> String {
-    let [of_module, bare] = ['.', '_'].map(|joint| format!("{module}{joint}{name}"));
-    if base.get(&of_module).is_none() && base.get(&bare).is_some() { bare } else { of_module }
+    let [with_dot, joined] = ['.', '_'].map(|joint| format!("{module}{joint}{name}"));
+    if base.get(&with_dot).is_none() && base.get(&joined).is_some() { joined } else { with_dot }
 }
 
 fn replaceable(base: &Checkpoint, parameter: &str, shape: &[usize]) -> Result<()> {

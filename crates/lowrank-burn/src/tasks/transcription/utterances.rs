@@ -312,7 +312,7 @@ fn too_long(utterance: &Utterance, samples: usize) -> Error {
 fn whisper(network: &Network) -> Result<&Whisper> {
     match network {
         Network::Whisper(whisper) => Ok(whisper),
-        Network::Tcn(_) => Err(Error::new(Subject::Model, "the network does not transcribe")),
+        _ => Err(Error::new(Subject::Model, "the network does not transcribe")),
     }
 }
 

@@ -1,15 +1,18 @@
 //! What is attached to one parameter: the changes that adapters make to it.
 
+mod control;
 mod dora;
+mod in_force;
+mod mixed;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use burn::module::{Module, Param, ParamId, Reparameterization};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use lowrank::adapter::{DoraNorm, GroupMode, Layer};
-use lowrank::init::Moments;
+
+pub(crate) use control::Control;
+pub(crate) use in_force::{Who, like};
+pub(crate) use mixed::{BASE, Mixed};
 
 /// The changes that the adapters of a model make to one of its parameters.
 ///
@@ -19,6 +22,9 @@ use lowrank::init::Moments;
 #[derive(Module, Debug)]
 pub struct LoraAdapter {
     changes: Vec<Change>,
+    /// The parameter they are made to.
+    #[module(skip)]
+    param: ParamId,
     #[module(skip)]
     control: Control,
 }
@@ -114,6 +120,16 @@ impl Change {
             Self::Replace(replace) => &replace.adapter,
             Self::Shift(shift) => &shift.adapter,
         }
+    }
+
+    /// Gives the change to an adapter of another name.
+    pub(crate) fn rename(&mut self, name: &str) {
+        let adapter = match self {
+            Self::LowRank(low_rank) => &mut low_rank.adapter,
+            Self::Replace(replace) => &mut replace.adapter,
+            Self::Shift(shift) => &mut shift.adapter,
+        };
+        name.clone_into(adapter);
     }
 
     /// `value` with the change in it; `base` is what it was before the first, or what has taken its place.
@@ -234,100 +250,4 @@ fn product(a: Tensor<2>, b: Tensor<2>, blocks: usize, scale: f32) -> Tensor<2> {
     let a = a.reshape([blocks, rank / blocks, n]);
     let b = b.reshape([blocks, out / blocks, rank / blocks]);
     b.matmul(a).reshape([out, n]).mul_scalar(scale)
-}
-
-impl Reparameterization for LoraAdapter {
-    const NAME: &'static str = "lora_adapter";
-
-    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let changed = |(value, base): (Tensor<D>, Tensor<D>), (change, multiplier): (&Change, f32)| {
-            let value = change.apply(value, &base, multiplier);
-            if matches!(change, Change::Replace(_)) { (value.clone(), value) } else { (value, base) }
-        };
-        self.active().into_iter().fold((base.clone(), base), changed).0
-    }
-}
-
-impl LoraAdapter {
-    pub(crate) fn new(changes: Vec<Change>, control: Control) -> Self {
-        Self { changes, control }
-    }
-
-    /// The changes that are in force, in the order in which their adapters were activated, each with the factor its
-    /// adapter was scaled by.
-    #[must_use]
-    pub fn active(&self) -> Vec<(&Change, f32)> {
-        let state = self.control.read();
-        if !state.enabled || state.bypassed || state.observed.is_some() {
-            return Vec::new();
-        }
-        let live = state.active.iter().filter(|name| !state.merged.contains(name));
-        live.flat_map(|name| {
-            let multiplier = state.multipliers.get(name).copied().unwrap_or(1.0);
-            self.changes.iter().filter(move |change| change.adapter() == name).map(move |change| (change, multiplier))
-        })
-        .collect()
-    }
-}
-
-impl LoraAdapter {
-    /// Gives `add` the sums over this module's inputs, where they are observed.
-    pub(crate) fn observe(&self, mut add: impl FnMut(&mut Moments)) {
-        if self.control.read().observed.is_none() {
-            return;
-        }
-        let mut state = self.control.write();
-        let Some(observed) = &mut state.observed else { return };
-        for change in &self.changes {
-            if let Change::LowRank(low_rank) = change
-                && let Some(moments) = observed.get_mut(&low_rank.a.id)
-            {
-                add(moments);
-            }
-        }
-    }
-}
-
-/// The state that all parameters of an adapted model, and its clones, share.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Control(Arc<RwLock<State>>);
-
-/// Which adapters are in force.
-#[derive(Debug)]
-pub(crate) struct State {
-    /// Names, in the order in which their changes are applied.
-    pub active: Vec<String>,
-    /// Off while adapters are disabled as a whole.
-    pub enabled: bool,
-    /// On while the base is being taken out from under the adapters.
-    pub bypassed: bool,
-    /// Names whose change is in the base already.
-    pub merged: Vec<String>,
-    /// Factors on the adapters' own scales; 1 where there is none.
-    pub multipliers: BTreeMap<String, f32>,
-    /// What the inputs of modules look like, by the `A` on them, while they are observed; all adapters are off meanwhile.
-    pub observed: Option<HashMap<ParamId, Moments>>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            active: Vec::new(),
-            enabled: true,
-            bypassed: false,
-            merged: Vec::new(),
-            multipliers: BTreeMap::new(),
-            observed: None,
-        }
-    }
-}
-
-impl Control {
-    pub fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }

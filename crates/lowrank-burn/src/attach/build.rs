@@ -112,16 +112,14 @@ impl Builder<'_> {
         let Target { path, layer, mode, rank, scale, .. } = target;
         let (seed, knowledge) = match self.source {
             Source::New { seed, knowledge } => (*seed, *knowledge),
-            Source::State(state) => {
+            Source::Swap(state) if !state.modules.contains_key(path) => return self.silent(target, weight),
+            Source::State(state) | Source::Swap(state) => {
                 self.check_transposed(path, layer.kind())?;
                 return state.factors(path, layer, self.config);
             }
         };
         let mut random = Random::new(seed, &format!("lora {path}"), 0);
-        let own = || {
-            let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
-            transpose(own, &weight.shape, weight.transposed)
-        };
+        let own = || self.own(weight);
         let factors = match beginning(&self.config.init_lora_weights, layer.kind()) {
             Beginning::Drawn(init) => initialise(layer, *mode, *rank, *scale, self.config.lora_bias, init, &mut random),
             Beginning::Decomposed(how) => decompose(layer, *mode, *rank, *scale, &own(), how, &mut random),
@@ -167,6 +165,23 @@ impl Builder<'_> {
             .with_hint("is the adapter for another base?"))
     }
 
+    /// Factors without an effect.
+    fn silent(&self, target: &Target, weight: &ParamSite) -> Result<Factors> {
+        let Target { path, layer, mode, rank, scale, .. } = target;
+        let zeros = |shape: Vec<usize>| vec![0.0; shape.iter().product()];
+        let (a, b) = (zeros(layer.a_shape(*rank, *mode)), zeros(layer.b_shape(*rank, *mode)));
+        let bias =
+            (self.config.lora_bias && layer.kind() != LayerKind::Embedding).then(|| zeros(vec![layer.out_features()]));
+        let factors = Factors::new(layer.clone(), *mode, *rank, *scale, a, b, bias).map_err(|error| error.at(path))?;
+        if self.config.use_dora { self.with_norms(factors, &self.own(weight)) } else { Ok(factors) }
+    }
+
+    /// The base's own values of a weight, in `PyTorch`'s orientation.
+    fn own(&self, weight: &ParamSite) -> Vec<f32> {
+        let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
+        transpose(own, &weight.shape, weight.transposed)
+    }
+
     /// Whether new factors are a part of the base weight.
     fn takes(&self, factors: &Factors) -> bool {
         match beginning(&self.config.init_lora_weights, factors.layer().kind()) {
@@ -178,7 +193,7 @@ impl Builder<'_> {
 
     /// What new factors take from the base weight.
     fn start(&self, factors: &Factors) -> Result<Option<Start>> {
-        if !self.takes(factors) || matches!(self.source, Source::State(_)) {
+        if !self.takes(factors) || !matches!(self.source, Source::New { .. }) {
             return Ok(None);
         }
         let factors = if factors.mode() == GroupMode::Dense { factors.to_per_group()? } else { factors.clone() };
@@ -241,7 +256,7 @@ impl Builder<'_> {
         };
         let stored = |site: &ModuleSite, param: &ParamSite| match self.source {
             Source::New { .. } => false,
-            Source::State(state) => state.saved.contains_key(&site.key(param)),
+            Source::State(state) | Source::Swap(state) => state.saved.contains_key(&site.key(param)),
         };
         self.survey
             .params()
@@ -268,7 +283,8 @@ impl Builder<'_> {
         }
         let values = match self.source {
             Source::New { .. } => own,
-            Source::State(state) => {
+            Source::Swap(state) if !state.saved.contains_key(&key) => own,
+            Source::State(state) | Source::Swap(state) => {
                 let tensor = state.saved.get(&key).ok_or_else(|| missing(&key, "a tensor in the adapter file"))?;
                 if tensor.shape() != param.torch_shape() {
                     return Err(Error::new(Subject::Adapter, "wrong shape")

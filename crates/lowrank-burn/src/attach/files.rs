@@ -10,10 +10,12 @@ use lowrank::adapter::{DoraNorm, Factors, GroupMode, LayerKind, Magnitude};
 use lowrank::config::{InitLoraWeights, LoraConfig};
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
+use lowrank::target::Resolution;
 use lowrank::{Error, Result, Subject, suggest};
 
 use super::build::transpose;
-use super::{Adapters, DEFAULT, Entry, Role, Source};
+use super::kept::Kept;
+use super::{Adapters, DEFAULT, Entry, Part, Role, Source};
 use crate::values;
 
 /// Puts the adapter of a directory on a model, as PEFT's `PeftModel.from_pretrained`.
@@ -35,30 +37,7 @@ impl Adapters {
     pub fn load<M: Module>(&mut self, model: M, name: &str, dir: &Path) -> Result<M> {
         let adapter = adapter_dir::read(dir)?;
         let here = |error: Error| error.at(dir.display());
-        let model = self.add(model, name, &adapter.config, &Source::State(&adapter.state)).map_err(here)?;
-        self.all_used(name, &adapter.state).map_err(here)?;
-        Ok(model)
-    }
-
-    /// Every tensor of a file must have found its place.
-    fn all_used(&self, name: &str, state: &StateDict) -> Result<()> {
-        let entry = self.entry(name)?;
-        let targets: BTreeSet<&str> = entry.resolution.targets.iter().map(|target| target.path.as_str()).collect();
-        let saved = entry.parts.iter().filter_map(|part| part.role.saved_key());
-        let saved: BTreeSet<&str> = saved.chain(entry.kept.counters.keys().map(String::as_str)).collect();
-        let left = |kind: &str, key: &str, known: &BTreeSet<&str>| {
-            let error = Error::new(Subject::Adapter, format!("the model has no such {kind}")).at(key);
-            match suggest::nearest(key, known.iter().copied()) {
-                Some(near) => {
-                    error.with_hint(format!("the nearest there is `{near}`: is the adapter for another base?"))
-                }
-                None => error.with_hint("is the adapter for another base?"),
-            }
-        };
-        let modules = state.modules.keys().filter(|path| !targets.contains(path.as_str()));
-        let values = state.saved.keys().filter(|key| !saved.contains(key.as_str()));
-        let errors = modules.map(|path| left("adapted module", path, &targets));
-        Error::all(errors.chain(values.map(|key| left("trained parameter", key, &saved))).collect())
+        self.add(model, name, &adapter.config, &Source::State(&adapter.state)).map_err(here)
     }
 
     /// An adapter as it is in the model now: its configuration as PEFT writes it, and its tensors in single precision.
@@ -168,6 +147,24 @@ impl Entry {
             _ => None,
         })
     }
+}
+
+/// Every tensor of a file must have found its place among the modules and parameters of an adapter.
+pub(super) fn all_used(state: &StateDict, resolution: &Resolution, parts: &[Part], kept: &Kept) -> Result<()> {
+    let targets: BTreeSet<&str> = resolution.targets.iter().map(|target| target.path.as_str()).collect();
+    let saved = parts.iter().filter_map(|part| part.role.saved_key());
+    let saved: BTreeSet<&str> = saved.chain(kept.counters.keys().map(String::as_str)).collect();
+    let left = |kind: &str, key: &str, known: &BTreeSet<&str>| {
+        let error = Error::new(Subject::Adapter, format!("the model has no such {kind}")).at(key);
+        match suggest::nearest(key, known.iter().copied()) {
+            Some(near) => error.with_hint(format!("the nearest there is `{near}`: is the adapter for another base?")),
+            None => error.with_hint("is the adapter for another base?"),
+        }
+    };
+    let modules = state.modules.keys().filter(|path| !targets.contains(path.as_str()));
+    let values = state.saved.keys().filter(|key| !saved.contains(key.as_str()));
+    let errors = modules.map(|path| left("adapted module", path, &targets));
+    Error::all(errors.chain(values.map(|key| left("trained parameter", key, &saved))).collect())
 }
 
 impl Role {

@@ -10,49 +10,81 @@ use lowrank::adapter::{Factors, Magnitude, merge};
 use lowrank::float::FloatType;
 use lowrank::{Error, Result, Subject};
 
-use super::Adapters;
-use crate::adapter::{Change, LowRank};
+use super::{Adapters, build};
+use crate::adapter::{Change, LowRank, like};
 use crate::values;
+
+/// An adapter in the base, as it was when it was merged.
+#[derive(Debug, Clone)]
+pub(super) struct InBase {
+    pub name: String,
+    pub changes: build::Changes,
+    multiplier: f32,
+}
+
+/// Base tensors as they were before anything was merged into them.
+type Originals = HashMap<ParamId, Arc<dyn Any + Send + Sync>>;
 
 impl Adapters {
     /// Puts the changes of the active adapters into the base's own values (PEFT's `merge_adapter`); the model computes
-    /// the same as before, at the cost of its base alone.
+    /// the same as before, at the cost of its base alone. Those that are merged already stay.
     ///
+    /// The base is always its original with the merged adapters in it, in the order in which they were merged, rounded
+    /// once: merging one after the other gives the bits of merging them together, and `DoRA` the norm of the original.
     /// Every merge is checked: all values finite in the base's type, and merged against unmerged on a probe, as
-    /// [`lowrank::adapter::merge()`] does. The values the base had are kept for [`Adapters::unmerge`].
+    /// [`lowrank::adapter::merge()`] does.
     ///
     /// # Errors
-    /// When a check fails, an adapter does not fit the weight (the dense grouped form), or one with `DoRA`, whose norm is
-    /// that of the base, would go onto a base that has changed; nothing is merged then.
+    /// When a check fails, an adapter does not fit the weight (the dense grouped form), or one with `DoRA` stands on a
+    /// weight that another one replaces (`modules_to_save`); nothing is merged then.
     pub fn merge<M: Module>(&mut self, model: M) -> Result<M> {
-        let mut fuser = Fuser { changed: self.originals.keys().copied().collect(), ..Fuser::default() };
-        for (param, change) in self.present(&model) {
-            let state = self.control.read();
-            if let Some(at) =
-                state.active.iter().position(|name| name == change.adapter() && !state.merged.contains(name))
-            {
-                let multiplier = state.multipliers.get(change.adapter()).copied().unwrap_or(1.0);
-                fuser.work.entry(param).or_default().push((at, change, multiplier));
+        let active = self.active();
+        let new: Vec<&str> = active.iter().map(String::as_str).filter(|name| !self.is_merged(name)).collect();
+        self.put(model, &new)
+    }
+
+    /// As [`Adapters::merge`], of these adapters, active or not (PEFT's `merge_adapter` with `adapter_names`).
+    ///
+    /// # Errors
+    /// When one of them does not exist, or is merged already; and as [`Adapters::merge`].
+    pub fn merge_adapters<M: Module>(&mut self, model: M, names: &[&str]) -> Result<M> {
+        for (at, name) in names.iter().enumerate() {
+            self.entry(name)?;
+            if self.is_merged(name) || names[..at].contains(name) {
+                return Err(Error::new(Subject::Merge, format!("adapter `{name}` is merged already")));
             }
         }
-        let merged = model.map(&mut fuser);
-        Error::all(fuser.errors)?;
-        for (id, original) in fuser.originals {
-            self.originals.entry(id).or_insert(original);
-        }
-        let mut state = self.control.write();
-        let new: Vec<String> = state.active.iter().filter(|name| !state.merged.contains(name)).cloned().collect();
-        state.merged.extend(new);
-        drop(state);
-        Ok(merged)
+        self.put(model, names)
     }
 
     /// Gives the base back the bits it had before the first merge; every merged adapter is live again.
     #[must_use]
     pub fn unmerge<M: Module>(&mut self, model: M) -> M {
-        let restored = model.map(&mut Restorer { originals: std::mem::take(&mut self.originals) });
-        self.control.write().merged.clear();
+        let restored = self.without_merged(&model);
+        self.merged.clear();
+        let mut state = self.control.write();
+        state.merged.clear();
+        state.originals.clear();
+        drop(state);
         restored
+    }
+
+    /// Takes these adapters out of the base, in any order. What remains has the bits of the original base with the
+    /// remaining ones merged into it, as if these had never been; PEFT subtracts each delta as it is by then, and divides
+    /// by what `DoRA` multiplied with.
+    ///
+    /// # Errors
+    /// When one of them does not exist or is not merged, or the remaining ones cannot be merged without it; nothing has
+    /// changed then.
+    pub fn unmerge_adapters<M: Module>(&mut self, model: M, names: &[&str]) -> Result<M> {
+        for name in names {
+            self.entry(name)?;
+            if !self.is_merged(name) {
+                return Err(Error::new(Subject::Merge, format!("adapter `{name}` is not merged")));
+            }
+        }
+        let (out, remaining) = self.merged.iter().cloned().partition(|merged| names.contains(&merged.name.as_str()));
+        self.rebase(model, remaining, out)
     }
 
     /// The base with the active adapters merged in, and no adapter on it (PEFT's `merge_and_unload`).
@@ -63,37 +95,83 @@ impl Adapters {
         let merged = self.merge(model)?;
         Ok(self.unload(merged))
     }
+
+    fn is_merged(&self, name: &str) -> bool {
+        self.merged.iter().any(|merged| merged.name == name)
+    }
+
+    /// The model on its original base; it shares all tensors.
+    pub(super) fn without_merged<M: Module>(&self, model: &M) -> M {
+        let originals = self.control.read().originals.clone();
+        if originals.is_empty() { model.clone() } else { model.clone().map(&mut Restorer { originals }) }
+    }
+
+    /// Merges more adapters.
+    fn put<M: Module>(&mut self, model: M, names: &[&str]) -> Result<M> {
+        let present = self.present(&model);
+        let state = self.control.read();
+        let new = names.iter().map(|name| InBase {
+            name: (*name).to_owned(),
+            changes: present.iter().filter(|(_, change)| change.adapter() == *name).cloned().collect(),
+            multiplier: state.multiplier(name),
+        });
+        let new: Vec<InBase> = new.collect();
+        drop(state);
+        let merged = self.merged.iter().chain(&new).cloned().collect();
+        self.rebase(model, merged, new)
+    }
+
+    /// The model on its original base with `merged` in it, where `changed` has come or gone.
+    fn rebase<M: Module>(&mut self, model: M, merged: Vec<InBase>, changed: Vec<InBase>) -> Result<M> {
+        let touched = changed.iter().flat_map(|adapter| adapter.changes.iter().map(|(param, _)| *param));
+        let mut work: HashMap<ParamId, Vec<(Change, f32)>> = touched.map(|param| (param, Vec::new())).collect();
+        for adapter in &merged {
+            for (param, change) in &adapter.changes {
+                if let Some(changes) = work.get_mut(param) {
+                    changes.push((change.clone(), adapter.multiplier));
+                }
+            }
+        }
+        let untouched: HashSet<ParamId> =
+            work.iter().filter(|(_, changes)| changes.is_empty()).map(|(param, _)| *param).collect();
+        let originals = self.control.read().originals.clone();
+        let mut fuser = Fuser { work, originals, errors: Vec::new() };
+        let model = model.map(&mut fuser);
+        Error::all(fuser.errors)?;
+        let mut state = self.control.write();
+        state.originals = fuser.originals;
+        state.originals.retain(|param, _| !untouched.contains(param));
+        state.merged = merged.iter().map(|adapter| adapter.name.clone()).collect();
+        drop(state);
+        self.merged = merged;
+        Ok(model)
+    }
 }
 
-/// Applies changes to base parameters, all or none: the caller looks at `errors`.
-#[derive(Default)]
+/// Puts changes on the originals of base parameters, all or none: the caller looks at `errors`.
 struct Fuser {
-    /// The changes of a parameter, each with its adapter's place in the order and its multiplier.
-    work: HashMap<ParamId, Vec<(usize, Change, f32)>>,
-    /// Parameters that have changes in them already.
-    changed: HashSet<ParamId>,
-    originals: HashMap<ParamId, Arc<dyn Any + Send + Sync>>,
+    /// The changes of a parameter in order, each with its multiplier.
+    work: HashMap<ParamId, Vec<(Change, f32)>>,
+    originals: Originals,
     errors: Vec<Error>,
 }
 
 impl ModuleMapper for Fuser {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(mut changes) = self.work.remove(&param.id) else { return param };
-        changes.sort_by_key(|(at, _, _)| *at);
-        let original = param.base();
-        let mut pure = !self.changed.contains(&param.id);
+        let Some(changes) = self.work.remove(&param.id) else { return param };
+        let base = param.base();
+        let kept = self.originals.entry(param.id).or_insert_with(|| Arc::new(base.clone()));
+        let original = kept.downcast_ref().map_or_else(|| base.clone(), |original| like(original, &base));
         let low_rank = |change: &Change| matches!(change, Change::LowRank(_));
-        let mut runs = changes.chunk_by(|(_, a, _), (_, b, _)| low_rank(a) && low_rank(b));
-        let fused = runs.try_fold(original.clone(), |value, run| {
+        let mut runs = changes.chunk_by(|(a, _), (b, _)| low_rank(a) && low_rank(b));
+        let mut pure = true;
+        let fused = runs.try_fold(original, |value, run| {
             let value = fuse(value, run, pure);
-            pure = matches!(run, [(_, Change::Replace(_), _), ..]);
+            pure = matches!(run, [(Change::Replace(_), _), ..]);
             value
         });
         match fused {
-            Ok(value) => {
-                self.originals.insert(param.id, Arc::new(original));
-                param.map(|tensor| value.set_require_grad(tensor.is_require_grad()))
-            }
+            Ok(value) => param.map(|tensor| value.set_require_grad(tensor.is_require_grad())),
             Err(error) => {
                 self.errors.push(error);
                 param
@@ -103,14 +181,14 @@ impl ModuleMapper for Fuser {
 }
 
 struct Restorer {
-    originals: HashMap<ParamId, Arc<dyn Any + Send + Sync>>,
+    originals: Originals,
 }
 
 impl ModuleMapper for Restorer {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let original = self.originals.remove(&param.id);
         match original.as_ref().and_then(|original| original.downcast_ref::<Tensor<D>>()) {
-            Some(original) => param.map(|_| original.clone()),
+            Some(original) => param.map(|tensor| like(original, &tensor)),
             None => param,
         }
     }
@@ -118,21 +196,21 @@ impl ModuleMapper for Restorer {
 
 /// A base parameter with more changes in it, in its own type: some of low rank, or one of another kind. `pure` says that
 /// it has none so far.
-fn fuse<const D: usize>(base: Tensor<D>, changes: &[(usize, Change, f32)], pure: bool) -> Result<Tensor<D>> {
-    let Some((_, change, multiplier)) = changes.first() else { return Ok(base) };
+fn fuse<const D: usize>(base: Tensor<D>, changes: &[(Change, f32)], pure: bool) -> Result<Tensor<D>> {
+    let Some((change, multiplier)) = changes.first() else { return Ok(base) };
     match change {
         Change::LowRank(low_rank) => {
-            let names: Vec<&str> = changes.iter().map(|(_, change, _)| change.adapter()).collect();
+            let names: Vec<&str> = changes.iter().map(|(change, _)| change.adapter()).collect();
             let here = |error: Error| error.at(names.join(", "));
-            let factors = changes.iter().filter_map(|(_, change, multiplier)| match change {
+            let factors = changes.iter().filter_map(|(change, multiplier)| match change {
                 Change::LowRank(low_rank) => Some(factors(low_rank, *multiplier, None)),
                 Change::Replace(_) | Change::Shift(_) => None,
             });
             let factors: Vec<Factors> = factors.collect::<Result<_>>()?;
             if !pure && factors.iter().any(|factors| factors.magnitude().is_some()) {
                 return Err(here(
-                    Error::new(Subject::Merge, "DoRA's norm is that of the base, which other adapters have changed")
-                        .with_hint("unmerge first, and merge all adapters at once"),
+                    Error::new(Subject::Merge, "DoRA's norm is that of the base, which another adapter replaces here")
+                        .with_hint("merge it without the one that has this module in `modules_to_save`"),
                 ));
             }
             let transposed = low_rank.layer.kernel().is_empty() && !low_rank.layer.kind().is_transposed();

@@ -38,7 +38,7 @@ impl Kept {
         };
         let counters = match source {
             Source::New { .. } => BTreeMap::new(),
-            Source::State(state) => {
+            Source::State(state) | Source::Swap(state) => {
                 let integers =
                     state.saved.iter().filter(|(key, tensor)| tensor.float().is_none() && module_of(key).is_some());
                 integers.map(|(key, tensor)| (key.clone(), tensor.clone())).collect()
@@ -50,7 +50,7 @@ impl Kept {
             let Some(module) = module_of(&key) else { continue };
             let [_, name] = copies::names(&module, &key[module.len() + 1..]);
             let stored = match source {
-                Source::State(state) => state.copies.get(&name).cloned(),
+                Source::State(state) | Source::Swap(state) => state.copies.get(&name).cloned(),
                 Source::New { .. } => None,
             };
             let tensor = match stored {

@@ -3,9 +3,11 @@
 mod build;
 mod files;
 mod fuse;
+mod hotswap;
 mod kept;
 mod observe;
 mod report;
+mod switch;
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -13,11 +15,12 @@ use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterizer};
 use burn::tensor::Tensor;
+use lowrank::adapter::state_dict::StateDict;
 use lowrank::config::LoraConfig;
 use lowrank::target::{Resolution, Target, resolve};
 use lowrank::{Error, Result, Subject, suggest};
 
-use crate::adapter::{Change, Control, LoraAdapter};
+use crate::adapter::{BASE, Change, Control, LoraAdapter};
 use crate::survey::Survey;
 use crate::values;
 
@@ -40,7 +43,8 @@ pub const DEFAULT: &str = "default";
 pub struct Adapters {
     control: Control,
     entries: BTreeMap<String, Entry>,
-    originals: HashMap<ParamId, Arc<dyn Any + Send + Sync>>,
+    /// What is merged into the base, in order.
+    merged: Vec<fuse::InBase>,
 }
 
 /// What is known of one adapter.
@@ -48,6 +52,8 @@ pub struct Adapters {
 pub(crate) struct Entry {
     config: LoraConfig,
     resolution: Resolution,
+    /// The model it was put on.
+    survey: Arc<Survey>,
     parts: Vec<Part>,
     /// The changes as they were when attached; the model holds their present values.
     changes: build::Changes,
@@ -86,7 +92,9 @@ pub(crate) enum Source<'a> {
     /// The initialisation that the configuration names.
     New { seed: u64, knowledge: Knowledge<'a> },
     /// Tensors read from a file.
-    State(&'a lowrank::adapter::state_dict::StateDict),
+    State(&'a StateDict),
+    /// As [`Source::State`]; a module that the file does not have is left without effect.
+    Swap(&'a StateDict),
 }
 
 /// What an initialisation may know of training data.
@@ -165,23 +173,36 @@ impl Adapters {
     }
 
     fn add<M: Module>(&mut self, model: M, name: &str, config: &LoraConfig, source: &Source<'_>) -> Result<M> {
-        check_name(name)?;
-        if self.entries.contains_key(name) {
-            return Err(Error::new(Subject::Adapter, format!("there is an adapter `{name}` already"))
-                .with_hint("choose another name, or delete the old one first"));
-        }
+        self.check_free(name)?;
         let survey = Survey::of(&model)?;
         let resolution = resolve(config, &survey.infos()?)?;
-        let device = model.devices().into_iter().next().unwrap_or_default();
-        let base = |ids: &[ParamId]| values::read(&model, ids);
-        let builder = build::Builder { name, config, survey: &survey, device: &device, source, base: &base };
-        let (changes, parts) = builder.build(&resolution)?;
-        let kept = Kept::of(config, &resolution, &survey, source, &base)?;
+        let (changes, parts, kept) = self.build(&model, name, config, &survey, &resolution, source)?;
+        if let Source::State(state) = source {
+            files::all_used(state, &resolution, &parts, &kept)?;
+        }
         let all = self.present(&model).into_iter().chain(changes.clone()).collect();
         let model = self.reattach(model, all);
-        self.entries.insert(name.to_owned(), Entry { config: config.clone(), resolution, parts, changes, kept });
+        let entry = Entry { config: config.clone(), resolution, survey: Arc::new(survey), parts, changes, kept };
+        self.entries.insert(name.to_owned(), entry);
         self.control.write().active = vec![name.to_owned()];
         Ok(model)
+    }
+
+    /// The changes of an adapter and its tensors, from their source; the base they see has nothing merged into it.
+    fn build<M: Module>(
+        &self,
+        model: &M,
+        name: &str,
+        config: &LoraConfig,
+        survey: &Survey,
+        resolution: &Resolution,
+        source: &Source<'_>,
+    ) -> Result<(build::Changes, Vec<Part>, Kept)> {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        let base = |ids: &[ParamId]| values::read(&self.without_merged(model), ids);
+        let builder = build::Builder { name, config, survey, device: &device, source, base: &base };
+        let (changes, parts) = builder.build(resolution)?;
+        Ok((changes, parts, Kept::of(config, resolution, survey, source, &base)?))
     }
 
     /// Takes an adapter off the model. If it was the active one, the base is what remains active.
@@ -190,10 +211,7 @@ impl Adapters {
     /// When there is no adapter of that name, or it is merged.
     pub fn delete<M: Module>(&mut self, model: M, name: &str) -> Result<M> {
         self.entry(name)?;
-        if self.control.read().merged.iter().any(|merged| merged == name) {
-            return Err(Error::new(Subject::Adapter, format!("adapter `{name}` is merged into the base"))
-                .with_hint("unmerge it before deleting it"));
-        }
+        self.check_not_merged(name, "deleting it")?;
         let mut changes = self.present(&model);
         changes.retain(|(_, change)| change.adapter() != name);
         let model = self.reattach(model, changes);
@@ -202,6 +220,38 @@ impl Adapters {
         state.active.retain(|active| active != name);
         state.multipliers.remove(name);
         drop(state);
+        Ok(model)
+    }
+
+    /// Gives an adapter another name; it stays as active, scaled and merged as it is.
+    ///
+    /// # Errors
+    /// When there is no adapter of the one name, or one of the other, or that is not a name.
+    pub fn rename<M: Module>(&mut self, model: M, from: &str, to: &str) -> Result<M> {
+        self.entry(from)?;
+        self.check_free(to)?;
+        let rename = |changes: &mut build::Changes| {
+            let own = changes.iter_mut().filter(|(_, change)| change.adapter() == from);
+            own.for_each(|(_, change)| change.rename(to));
+        };
+        let mut changes = self.present(&model);
+        rename(&mut changes);
+        let model = self.reattach(model, changes);
+        if let Some(mut entry) = self.entries.remove(from) {
+            rename(&mut entry.changes);
+            self.entries.insert(to.to_owned(), entry);
+        }
+        for merged in self.merged.iter_mut().filter(|merged| merged.name == from) {
+            to.clone_into(&mut merged.name);
+            rename(&mut merged.changes);
+        }
+        let mut state = self.control.write();
+        let state = &mut *state;
+        let names = state.active.iter_mut().chain(&mut state.merged);
+        names.filter(|name| *name == from).for_each(|name| to.clone_into(name));
+        if let Some(multiplier) = state.multipliers.remove(from) {
+            state.multipliers.insert(to.to_owned(), multiplier);
+        }
         Ok(model)
     }
 
@@ -240,47 +290,6 @@ impl Adapters {
         Ok(&self.entry(name)?.resolution.warnings)
     }
 
-    /// Makes these adapters the active ones; their changes add up, and one with `DoRA` multiplies what is there by then.
-    ///
-    /// # Errors
-    /// When one of them does not exist.
-    pub fn set_active(&self, names: &[&str]) -> Result<()> {
-        for name in names {
-            self.entry(name)?;
-        }
-        self.control.write().active = names.iter().map(|name| (*name).to_owned()).collect();
-        Ok(())
-    }
-
-    /// The active adapters, in the order in which they are applied.
-    #[must_use]
-    pub fn active(&self) -> Vec<String> {
-        self.control.read().active.clone()
-    }
-
-    /// Switches all adapters on or off; off, the model computes exactly what its base does.
-    pub fn set_enabled(&self, enabled: bool) {
-        self.control.write().enabled = enabled;
-    }
-
-    /// Runs `work` with all adapters off (PEFT's `disable_adapter`).
-    pub fn disabled<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = std::mem::replace(&mut self.control.write().enabled, false);
-        let result = work();
-        self.control.write().enabled = before;
-        result
-    }
-
-    /// Scales an adapter by `factor` beside its own scale; 1 is what it was trained with (PEFT's `set_scale`).
-    ///
-    /// # Errors
-    /// When there is no adapter of that name.
-    pub fn set_scale(&self, name: &str, factor: f32) -> Result<()> {
-        self.entry(name)?;
-        self.control.write().multipliers.insert(name.to_owned(), factor);
-        Ok(())
-    }
-
     pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         self.entries.get(name).ok_or_else(|| {
             let error = Error::new(Subject::Adapter, format!("there is no adapter `{name}`"));
@@ -289,6 +298,24 @@ impl Adapters {
                 None => error.with_hint(format!("the adapters here: {}", self.names().collect::<Vec<_>>().join(", "))),
             }
         })
+    }
+
+    /// Whether an adapter can have this name.
+    fn check_free(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        if self.entries.contains_key(name) {
+            return Err(Error::new(Subject::Adapter, format!("there is an adapter `{name}` already"))
+                .with_hint("choose another name, or delete the old one first"));
+        }
+        Ok(())
+    }
+
+    fn check_not_merged(&self, name: &str, before: &str) -> Result<()> {
+        if self.merged.iter().any(|merged| merged.name == name) {
+            return Err(Error::new(Subject::Adapter, format!("adapter `{name}` is merged into the base"))
+                .with_hint(format!("unmerge it before {before}")));
+        }
+        Ok(())
     }
 
     /// The changes on the model with the values they have now.
@@ -301,9 +328,7 @@ impl Adapters {
 
     /// The model with exactly these changes on its parameters.
     fn reattach<M: Module>(&self, model: M, changes: build::Changes) -> M {
-        self.control.write().bypassed = true;
-        let base = model.materialize();
-        self.control.write().bypassed = false;
+        let base = self.control.with(|state| &mut state.bypassed, true, || model.materialize());
         let mut by_param: HashMap<ParamId, Vec<Change>> = HashMap::new();
         for (param, change) in changes {
             by_param.entry(param).or_default().push(change);
@@ -319,6 +344,10 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::new(Subject::Adapter, "not a name for an adapter")
             .found(format!("`{name}`"))
             .expected("letters, digits, `_` and `-`"));
+    }
+    if name == BASE {
+        return Err(Error::new(Subject::Adapter, format!("`{BASE}` stands for no adapter in mixed batches"))
+            .with_hint("choose another name"));
     }
     Ok(())
 }
@@ -368,7 +397,8 @@ impl Reparameterizer for Attacher {
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
         let changes = self.changes.remove(&param.id).filter(|changes| !changes.is_empty());
-        (param.set_require_grad(false), changes.map(|changes| LoraAdapter::new(changes, self.control.clone())))
+        let adapter = changes.map(|changes| LoraAdapter::new(param.id, changes, self.control.clone()));
+        (param.set_require_grad(false), adapter)
     }
 }
 

@@ -45,10 +45,13 @@ impl Adapters {
         let transposed = observed.iter().filter(|(_, target)| target.layer.kind().is_conv_transpose());
         Error::all(transposed.map(|(_, target)| not_summed(&target.path)).collect())?;
         let begun: HashMap<_, _> = observed.iter().map(|(id, target)| (*id, moments(target))).collect();
-        self.control.write().observed = Some(begun);
-        let done = work();
-        let mut seen = self.control.write().observed.take().unwrap_or_default();
+        let (done, seen) = self.control.with(
+            |state| &mut state.observed,
+            Some(begun),
+            || (work(), self.control.write().observed.take()),
+        );
         done?;
+        let mut seen = seen.unwrap_or_default();
         let mut inputs = BTreeMap::new();
         let mut errors = Vec::new();
         for (id, target) in observed {

@@ -4,9 +4,10 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank::adapter::GroupMode;
 
+use super::adapted::{Adapted, by_sample};
 use super::dora::{self, Share};
 use super::observe;
-use crate::adapter::{Change, LoraAdapter, LowRank};
+use crate::adapter::LowRank;
 use crate::ops::{ConvDims, LowRankConv, convolve, lora_conv};
 
 /// `conv(x, weight)` with the adapters on `weight`, plus `bias`.
@@ -17,12 +18,20 @@ pub(super) fn forward<const D: usize>(
     dims: &ConvDims,
 ) -> Tensor<D> {
     observe::convolution(&x, weight, dims);
-    let bias = bias.map(Param::val);
-    let Some(paths) = low_rank_paths(weight) else {
+    by_sample(x, weight, bias, |x, weight, bias| adapted(x, weight, bias, dims))
+}
+
+fn adapted<const D: usize>(
+    x: Tensor<D>,
+    weight: &Adapted<'_, D>,
+    bias: Option<Tensor<1>>,
+    dims: &ConvDims,
+) -> Tensor<D> {
+    let Some(paths) = weight.low_rank() else {
         return convolve(x, weight.val(), bias, dims);
     };
     if dora::any(&paths) {
-        return with_dora(x, &weight.base(), &paths, bias, dims);
+        return with_dora(x, weight, &paths, bias, dims);
     }
     let weight = reduced(weight.base(), &paths);
     let (folded, apart): (Vec<_>, Vec<_>) =
@@ -40,12 +49,14 @@ pub(super) fn forward<const D: usize>(
 /// The forward when one of the adapters has a magnitude: one pass for it alone, else one adapter after the other.
 fn with_dora<const D: usize>(
     x: Tensor<D>,
-    weight: &Tensor<D>,
+    weight: &Adapted<'_, D>,
     paths: &[(&LowRank, f32)],
     bias: Option<Tensor<1>>,
     dims: &ConvDims,
 ) -> Tensor<D> {
-    if let Some(scaled) = dora::scaled(&x, weight, paths) {
+    let original = weight.original();
+    let weight = weight.base();
+    if let Some(scaled) = dora::scaled(&x, [&weight, &original], paths) {
         let spec = LowRankConv { dims: dims.clone(), scale: scaled.scale, blocks: scaled.path.blocks() };
         let (a, b) = (scaled.path.a.val(), scaled.b.clone());
         let y = lora_conv(x, scaled.weight.clone(), a, b, bias.clone(), &spec);
@@ -59,7 +70,7 @@ fn with_dora<const D: usize>(
         let seen = path.seen(x.clone());
         let drops = path.magnitude.is_some() && path.drops(&x);
         let share = Share {
-            gain: path.gain(weight, multiplier).map(|gain| dora::along(gain, 1)),
+            gain: path.gain(&original, multiplier).map(|gain| dora::along(gain, 1)),
             dropped: drops.then(|| convolve(seen.clone(), path.reduced(weight.clone(), multiplier), None, dims)),
             added: two_path(seen, path, multiplier, dims),
         };
@@ -70,25 +81,6 @@ fn with_dora<const D: usize>(
         Some(bias) => y + dora::along(bias, 1),
         None => y,
     }
-}
-
-/// The active low-rank changes of a weight, when the fused operation can serve them all: the base is frozen, nothing
-/// replaces it, and the changes that fold into the weight have the same blocks.
-pub(super) fn low_rank_paths<const D: usize>(weight: &Param<Tensor<D>>) -> Option<Vec<(&LowRank, f32)>> {
-    let active = weight.reparameterization::<LoraAdapter>()?.active();
-    if active.is_empty() || weight.base().is_require_grad() {
-        return None;
-    }
-    let paths: Vec<_> = active
-        .into_iter()
-        .map(|(change, multiplier)| match change {
-            Change::LowRank(low_rank) => Some((low_rank, multiplier)),
-            Change::Replace(_) | Change::Shift(_) => None,
-        })
-        .collect::<Option<_>>()?;
-    let mut blocks = paths.iter().filter(|(path, _)| path.fits_weight()).map(|(path, _)| path.blocks());
-    let first = blocks.next();
-    blocks.all(|other| Some(other) == first).then_some(paths)
 }
 
 /// The base weight without what the adapters began with.

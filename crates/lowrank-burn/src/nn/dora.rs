@@ -31,10 +31,10 @@ pub(super) fn any(paths: &[(&LowRank, f32)]) -> bool {
     paths.iter().any(|(path, _)| path.magnitude.is_some())
 }
 
-/// The adapter, when it is the only one and can be computed in one pass.
+/// The adapter, when it is the only one and can be computed in one pass, on a base `weight` and what it was originally.
 pub(super) fn scaled<'a, const X: usize, const D: usize>(
     x: &Tensor<X>,
-    weight: &Tensor<D>,
+    [weight, original]: [&Tensor<D>; 2],
     paths: &[(&'a LowRank, f32)],
 ) -> Option<Scaled<'a, D>> {
     let &[(path, multiplier)] = paths else { return None };
@@ -42,7 +42,7 @@ pub(super) fn scaled<'a, const X: usize, const D: usize>(
         return None;
     }
     let trained = path.magnitude.as_ref()?.val().is_tracked();
-    let gain = path.gain(weight, multiplier)?.detach();
+    let gain = path.gain(original, multiplier)?.detach();
     if trained && gain.clone().abs().min().into_scalar::<f32>() < SMALLEST_GAIN {
         return None;
     }

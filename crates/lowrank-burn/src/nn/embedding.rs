@@ -5,7 +5,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::Fused;
-use super::conv::low_rank_paths;
+use super::adapted::{Adapted, by_sample};
 use super::dora::{self, Share};
 
 /// The configuration of an [`Embedding`] layer: Burn's own.
@@ -43,21 +43,25 @@ impl Embedding {
     /// When an id is not below `n_embedding`.
     #[must_use]
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
-        let Some(paths) = low_rank_paths(&self.weight) else {
-            return embedding(self.weight.val(), input);
-        };
-        let weight = self.weight.base();
-        let shares = paths.into_iter().map(|(path, multiplier)| {
-            let rows = embedding(path.a.val().transpose(), input.clone());
-            let [batch, length, rank] = rows.dims();
-            let delta = rows.reshape([batch * length, rank]).matmul(path.b.val().transpose());
-            let dim = delta.dims()[1];
-            Share {
-                added: delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim]).cast(weight.dtype()),
-                gain: path.gain(&weight, multiplier).map(|gain| dora::along(gain.cast(weight.dtype()), 2)),
-                dropped: None,
-            }
-        });
-        dora::in_turn(embedding(weight.clone(), input.clone()), shares)
+        by_sample(input, &self.weight, None, |input, weight, _| adapted(input, weight))
     }
+}
+
+fn adapted(input: Tensor<2, Int>, weight: &Adapted<'_, 2>) -> Tensor<3> {
+    let Some(paths) = weight.low_rank() else {
+        return embedding(weight.val(), input);
+    };
+    let (original, weight) = (weight.original(), weight.base());
+    let shares = paths.into_iter().map(|(path, multiplier)| {
+        let rows = embedding(path.a.val().transpose(), input.clone());
+        let [batch, length, rank] = rows.dims();
+        let delta = rows.reshape([batch * length, rank]).matmul(path.b.val().transpose());
+        let dim = delta.dims()[1];
+        Share {
+            added: delta.mul_scalar(path.scale * multiplier).reshape([batch, length, dim]).cast(weight.dtype()),
+            gain: path.gain(&original, multiplier).map(|gain| dora::along(gain.cast(weight.dtype()), 2)),
+            dropped: None,
+        }
+    });
+    dora::in_turn(embedding(weight.clone(), input.clone()), shares)
 }

@@ -4,7 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::Fused;
-use super::conv::{low_rank_paths, reduced};
+use super::adapted::{Adapted, by_sample};
+use super::conv::reduced;
 use super::dora::{self, Share};
 use super::observe;
 use crate::adapter::LowRank;
@@ -58,12 +59,15 @@ pub(super) fn forward<const D: usize>(
     bias: Option<&Param<Tensor<1>>>,
 ) -> Tensor<D> {
     observe::linear(&x, weight);
-    let bias = bias.map(Param::val);
-    let Some(paths) = low_rank_paths(weight) else {
+    by_sample(x, weight, bias, adapted)
+}
+
+fn adapted<const D: usize>(x: Tensor<D>, weight: &Adapted<'_, 2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let Some(paths) = weight.low_rank() else {
         return linear(x, weight.val(), bias);
     };
     if dora::any(&paths) {
-        return with_dora(x, &weight.base(), &paths, bias);
+        return with_dora(x, weight, &paths, bias);
     }
     let weight = reduced(weight.base(), &paths);
     let mut paths = paths.into_iter().peekable();
@@ -80,11 +84,13 @@ pub(super) fn forward<const D: usize>(
 /// The forward when one of the adapters has a magnitude: one pass for it alone, else one adapter after the other.
 fn with_dora<const D: usize>(
     x: Tensor<D>,
-    weight: &Tensor<2>,
+    weight: &Adapted<'_, 2>,
     paths: &[(&LowRank, f32)],
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    if let Some(scaled) = dora::scaled(&x, weight, paths) {
+    let original = weight.original();
+    let weight = weight.base();
+    if let Some(scaled) = dora::scaled(&x, [&weight, &original], paths) {
         let (a, b) = (scaled.path.a.val(), scaled.b.clone());
         let y = lora_linear(x, scaled.weight.clone(), a, b, bias.clone(), scaled.scale);
         return scaled.trained(y, bias, D - 1);
@@ -97,7 +103,7 @@ fn with_dora<const D: usize>(
         let seen = path.seen(x.clone());
         let drops = path.magnitude.is_some() && path.drops(&x);
         let share = Share {
-            gain: path.gain(weight, multiplier).map(|gain| dora::along(gain, D - 1)),
+            gain: path.gain(&original, multiplier).map(|gain| dora::along(gain, D - 1)),
             dropped: drops.then(|| linear(seen.clone(), path.reduced(weight.clone(), multiplier), None)),
             added: two_path(seen, path, multiplier),
         };

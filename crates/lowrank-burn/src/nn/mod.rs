@@ -8,6 +8,7 @@
 //! What stands between such layers is here too, in one pass over memory each: [`LayerNorm`], [`GroupNorm`], [`BatchNorm`] by
 //! its running statistics, [`Gelu`] and [`Lstm`]. Adapters do not attach to them.
 
+mod adapted;
 mod bare_conv1d;
 mod batch_norm;
 mod conv;

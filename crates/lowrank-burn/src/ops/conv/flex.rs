@@ -7,7 +7,7 @@ use lowrank::geometry::ConvGeometry;
 use lowrank::kernels::activation::Activation;
 use lowrank::kernels::conv1d::{self, LowRank, Problem, Weight};
 
-use super::super::flex::{are_f32, can_be_held, held, tensor, values};
+use super::super::flex::{are_f32, can_be_held, contiguous, held, tensor, values};
 use super::body::{self, ConvBody};
 use super::{ConvDims, LowRankConv};
 
@@ -23,7 +23,7 @@ impl ConvBody for Flex {
         let Some(fast) = Fast::new(&x, &weight, &spec.dims, [&a, &b, &bias]) else {
             return body::folded_forward::<Self>(x, weight, a, b, bias, spec);
         };
-        let (a, b) = (a.to_contiguous(), b.to_contiguous());
+        let [a, b] = [a, b].map(contiguous);
         fast.forward(&x, &weight, Some(low_rank(&a, &b, spec)), &bias)
     }
 
@@ -39,10 +39,10 @@ impl ConvBody for Flex {
         let Some(fast) = Fast::new(&x, &weight, &spec.dims, [&a, &b, &dy]) else {
             return body::folded_backward::<Self>(x, weight, a, b, dy, spec, wants_dx);
         };
-        let (a, b, dy) = (a.to_contiguous(), b.to_contiguous(), dy.to_contiguous());
+        let ([a, b], dy) = ([a, b].map(contiguous), contiguous(dy));
         let low = low_rank(&a, &b, spec);
         let dx = wants_dx.then(|| fast.dx(&weight, Some(low), &dy));
-        let x = x.to_contiguous();
+        let x = contiguous(x);
         let (da, db) = conv1d::low_rank_gradients(&fast.problem(), values(&x), values(&dy), &low);
         (dx, tensor(da, a.shape()), tensor(db, b.shape()))
     }
@@ -56,7 +56,7 @@ impl ConvBody for Flex {
 
     fn plain_dx(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, dims: &ConvDims) -> FlexTensor {
         match Fast::new(&x, &weight, dims, [&dy]) {
-            Some(fast) => fast.dx(&weight, None, &dy.to_contiguous()),
+            Some(fast) => fast.dx(&weight, None, &dy),
             None => body::conv_dx::<Self>(x, weight, dy, dims),
         }
     }
@@ -65,7 +65,7 @@ impl ConvBody for Flex {
         let Some(fast) = Fast::new(&x, &weight, dims, [&dy]) else {
             return body::conv_dw::<Self>(x, weight, dy, dims);
         };
-        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let [x, dy] = [x, dy].map(contiguous);
         tensor(conv1d::weight_gradient(&fast.problem(), values(&x), values(&dy)), weight.shape())
     }
 }
@@ -111,14 +111,14 @@ impl Fast {
         low_rank: Option<LowRank<'_>>,
         bias: &FlexTensor,
     ) -> FlexTensor {
-        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
+        let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.clone()));
         let shape = [self.batch, self.geometry.out_channels(), self.columns];
         let weight = Weight { base: held(&weight), low_rank };
         tensor(conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity), shape)
     }
 
     fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {
-        let (weight, dy) = (weight.to_contiguous(), dy.to_contiguous());
+        let [weight, dy] = [weight, dy].map(|tensor| contiguous(tensor.clone()));
         let shape = [self.batch, self.geometry.in_channels(), self.length];
         let weight = Weight { base: held(&weight), low_rank };
         tensor(conv1d::input_gradient(&self.problem(), values(&dy), &weight), shape)

@@ -1,0 +1,7 @@
+//! Several adapters on one model: mixed batches, merging in any order, hot-swapping, renaming, scopes.
+
+mod hotswap;
+mod merging;
+mod mixed;
+mod net;
+mod switching;

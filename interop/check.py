@@ -18,6 +18,7 @@ import combined_adapters
 import geometries
 import golden_adapters
 import live_cases
+import lycoris_adapters
 import peft_adapters
 import random_models
 import remade_adapters
@@ -63,6 +64,7 @@ def check_adapters(tally: Tally, features: Features, binary: Lowrank, live: Live
     random_models.check(tally, binary, options.seeds, scratch)
     combined_adapters.check(tally, features, binary, options.seeds, scratch)
     remade_adapters.check(tally, binary, options.seeds, scratch)
+    lycoris_adapters.check(tally, binary, options.seeds, scratch)
     peft_adapters.check(tally, binary, options.watch, scratch)
     trained_adapter.check(tally, binary, options.watch, scratch)
 

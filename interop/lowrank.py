@@ -52,6 +52,10 @@ class Lowrank:
     def extract(self, base: Path, tuned: Path, output: Path, *flags: str, **cut: float):
         self.run("extract", base, tuned, "--output", output, *flags, *(f"--{name}={value}" for name, value in cut.items()))
 
+    def convert(self, adapter: Path, output: Path, to: str, *flags: str, **settings: object):
+        """`settings` are flags with a value: base, prefix, groups."""
+        self.run("convert", adapter, "--to", to, "--output", output, *flags, *(f"--{name}={value}" for name, value in settings.items()))
+
     def predict(self, base: Path, adapter: Path, manifest: Path, split: str, output: Path) -> list[Prediction]:
         self.run(
             "predict", "--model", base, "--adapter", adapter, "--manifest", manifest, "--split", split, "--output", output

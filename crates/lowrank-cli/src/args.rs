@@ -49,6 +49,22 @@ Examples:
   lowrank resize adapter/ --rank 4 --output small/        the nearest adapter of rank 4
   lowrank resize adapter/ --rank 32 --output large/       the same adapter, with room to train on";
 
+const CONVERSION: &str = "\
+Examples:
+  lowrank convert lora.safetensors --base unet/ --to peft --output adapter/
+                                                          a LyCORIS or kohya file, for PEFT and `lowrank merge`
+  lowrank convert adapter/ --to lycoris --output lycoris.safetensors
+  lowrank convert adapter/ --to lycoris --prefix lora_unet --output lora.safetensors
+                                                          for kohya's tools and those that read their files
+  lowrank convert adapter/ --groups conv=4 --to peft --output dense/
+                                                          factors that groups share (group_mode \"shared\"), for PEFT
+  lowrank convert adapter/ --project --to peft --output fitting/
+                                                          dense factors of a grouped convolution, so that they merge
+
+What has no form in the other format is refused by name: merge the adapter, or merge it there and extract one here.";
+
+const PROJECT: &str = "Drop what reaches outside the groups of a convolution, and say how much it is";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -106,6 +122,8 @@ pub enum Action {
     Extract(ExtractArgs),
     /// Give an adapter another rank
     Resize(ResizeArgs),
+    /// Convert an adapter from or to the form of LyCORIS and kohya, or to PEFT's
+    Convert(ConvertArgs),
     /// Check whether an adapter fits a base model
     Check(CheckArgs),
     /// Compare two adapters, or two checkpoints
@@ -336,6 +354,58 @@ pub struct ResizeArgs {
     /// Replace an adapter that exists
     #[arg(long, requires = "output")]
     pub force: bool,
+}
+
+/// Arguments of `convert`.
+#[derive(Debug, Args)]
+#[command(after_help = CONVERSION)]
+pub struct ConvertArgs {
+    /// Adapter folder, or a .safetensors file of LyCORIS's or kohya's
+    #[arg(value_name = "ADAPTER", value_hint = ValueHint::AnyPath)]
+    pub adapter: PathBuf,
+    /// The form to convert to
+    #[arg(long, value_name = "FORM", value_parser = one_of(Form::ALL, Form::name))]
+    pub to: Form,
+    /// Weights of the base: what tells the modules of a LyCORIS file, and which linear layers are plain ones
+    #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub base: Option<PathBuf>,
+    /// What stands before the module in the names of a LyCORIS file: lycoris, lora_unet, lora_te [default: lycoris, or what the file has]
+    #[arg(long, value_name = "NAME")]
+    pub prefix: Option<String>,
+    /// Groups of a convolution, which no weight tells and PEFT needs: conv2=4
+    #[arg(long, value_name = "NAME=G", value_delimiter = ',', num_args = 1, value_parser = groups)]
+    pub groups: Vec<(String, usize)>,
+    /// What does not fit.
+    #[arg(long, help = PROJECT)]
+    pub project: bool,
+    /// Where the new adapter goes: a folder for PEFT's, a .safetensors file for LyCORIS's
+    #[arg(long, value_name = "DIR|FILE", value_hint = ValueHint::AnyPath)]
+    pub output: PathBuf,
+    /// Replace an adapter that exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// The forms that `convert` converts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// PEFT's directory.
+    Peft,
+    /// One file of LyCORIS's, or kohya's.
+    Lycoris,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Peft, Self::Lycoris];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Lycoris => "lycoris",
+        }
+    }
 }
 
 /// Arguments of `check`.

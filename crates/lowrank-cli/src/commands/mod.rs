@@ -3,6 +3,7 @@
 mod check;
 mod combine;
 mod completions;
+mod convert;
 mod diff;
 mod eval;
 mod extract;
@@ -77,6 +78,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Combine(args) => combine::run(&args, output),
         Action::Extract(args) => extract::run(&args, output),
         Action::Resize(args) => resize::run(&args, output),
+        Action::Convert(args) => convert::run(&args, output),
         Action::Check(args) => check::run(&args, output),
         Action::Diff(args) => diff::run(&args, output),
         Action::Inspect(args) => inspect::run(&args, output),

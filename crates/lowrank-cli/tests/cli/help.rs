@@ -13,6 +13,7 @@ fn every_help_page() {
         "combine",
         "extract",
         "resize",
+        "convert",
         "check",
         "diff",
         "inspect",

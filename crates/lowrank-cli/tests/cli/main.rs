@@ -2,6 +2,7 @@
 
 mod check;
 mod combine;
+mod convert;
 mod diff;
 mod errors;
 mod extract;

@@ -1,7 +1,7 @@
 //! The factors of one module, their delta, and the ways between the grouped forms.
 
 use super::delta::Delta;
-use super::dora::{Magnitude, check_magnitude};
+use super::dora::{DoraNorm, Magnitude, check_magnitude};
 use super::group::GroupMode;
 use super::layer::{Layer, LayerKind, elements, place_of};
 use crate::{Error, Result, Subject};
@@ -223,6 +223,42 @@ impl Factors {
         }
     }
 
+    /// The same function in the form [`GroupMode::Shared`], of the same rank: `B` gets zeros where a row of `A` belongs to
+    /// another group.
+    ///
+    /// # Errors
+    /// When a `dense` `A` has an entry other than zero outside its group; when `B` has more values than can be counted; with
+    /// a magnitude for [`DoraNorm::Peft`](super::DoraNorm::Peft), which is the norm of the other forms.
+    pub fn to_shared(&self) -> Result<Self> {
+        let groups = self.layer.groups();
+        if self.mode == GroupMode::Shared || groups == 1 {
+            return Ok(Self { mode: GroupMode::Shared, ..self.clone() });
+        }
+        self.check_norm(DoraNorm::Exact)?;
+        let compact = self.to_per_group()?;
+        let mut b = vec![0.0; countable(&self.layer.b_shape(self.rank, GroupMode::Shared))?];
+        let (columns, outputs) = (self.rank / groups, self.layer.out_features() / groups);
+        let rows = b.chunks_exact_mut(self.rank).zip(compact.b.chunks_exact(columns)).enumerate();
+        for (row, (out, values)) in rows {
+            out[row / outputs * columns..][..columns].copy_from_slice(values);
+        }
+        Ok(Self { mode: GroupMode::Shared, b, ..compact })
+    }
+
+    /// On a grouped convolution a magnitude goes with this norm.
+    pub(crate) fn check_norm(&self, expected: DoraNorm) -> Result<()> {
+        match &self.magnitude {
+            Some(magnitude) if self.layer.groups() > 1 && magnitude.norm != expected => Err(Error::new(
+                Subject::Adapter,
+                "the magnitudes of DoRA go with another norm on a grouped convolution",
+            )
+            .found(format!("dora_norm \"{}\"", magnitude.norm))
+            .expected(format!("\"{expected}\""))
+            .with_hint("merge the adapter into its base: `lowrank merge`")),
+            _ => Ok(()),
+        }
+    }
+
     /// The nearest adapter that fits the grouped weight, and the share of the delta that is lost: the Frobenius norm of
     /// what lies outside the groups, by that of the whole dense delta. 0 when nothing is lost, as in all forms but
     /// [`GroupMode::Dense`].
@@ -283,7 +319,8 @@ impl Factors {
         .found(format!("{} at {} of A", self.a[index], place_of(index, &shape)))
         .expected("0")
         .with_hint(
-            "keep it apart, or train it again in the per_group form; in Rust, Factors::project drops what does not fit",
+            "keep it apart, or train it again in the per_group form; `lowrank convert --to peft --project` drops what does \
+            not fit, and says how much that is (in Rust, Factors::project)",
         )
     }
 

@@ -3,7 +3,7 @@
 //! [`Layer`] says what the adapter sits on, [`Factors`] are `A` and `B` with their scale, [`merge`](merge::merge) puts
 //! their delta into a stored weight, and [`dora`] gives each output of that weight a length of its own; [`combine`] makes
 //! one adapter of several, [`extract`] one of two weights, [`resize`] one of another rank. [`keys`], [`tensor`] and
-//! [`state_dict`] hold the factors of a whole model under PEFT's names, [`infer`] finds the layer under them, and
+//! [`state_dict`] hold the factors of a whole model under PEFT's names, [`lycoris`] under those of other tools, [`infer`] finds the layer under them, and
 //! [`inspect`] puts them into numbers. Factors have PEFT's orientation and shapes everywhere.
 
 mod blocks;
@@ -18,6 +18,7 @@ pub mod infer;
 pub mod inspect;
 pub mod keys;
 pub mod layer;
+pub mod lycoris;
 pub mod merge;
 mod probe;
 pub mod rank;

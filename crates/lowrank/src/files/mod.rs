@@ -4,7 +4,7 @@
 //! safetensors are refused ([`header`], [`checkpoint`], [`limits`]). Writing loses nothing: a name holds the whole old
 //! content or the whole new one at any moment ([`atomic`], [`new_dir`], [`storage`]). On these stand the directories
 //! PEFT reads and writes ([`adapter_dir`]), making one adapter of several ([`combine_dirs()`]), of two models
-//! ([`extract_dir()`]) or of another rank ([`resize_dir()`]), comparing and checking ([`diff()`], [`check_adapter()`]), and
+//! ([`extract_dir()`]) or of another rank ([`resize_dir()`]), converting ([`convert`]), comparing and checking ([`diff()`], [`check_adapter()`]), and
 //! merging into a model's own files ([`merge_checkpoint()`]).
 
 pub mod adapter_dir;
@@ -12,6 +12,7 @@ pub mod atomic;
 pub mod check_adapter;
 pub mod checkpoint;
 pub mod combine_dirs;
+pub mod convert;
 mod copy_model;
 pub mod diff;
 pub mod extract_dir;
@@ -37,6 +38,7 @@ pub use atomic::write;
 pub use check_adapter::check_adapter;
 pub use checkpoint::Checkpoint;
 pub use combine_dirs::combine_dirs;
+pub use convert::{convert_to_lycoris, convert_to_peft};
 pub use diff::diff;
 pub use extract_dir::extract_dir;
 pub use header::{Header, TensorInfo};

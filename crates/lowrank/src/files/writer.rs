@@ -117,10 +117,23 @@ pub fn complete<'s, 't>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
 ) -> Result<AtomicFile<'s>> {
+    complete_with(storage, path, tensors, &pytorch())
+}
+
+/// [`complete()`], with other metadata.
+///
+/// # Errors
+/// As [`complete()`].
+pub fn complete_with<'s, 't>(
+    storage: &'s dyn Storage,
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<AtomicFile<'s>> {
     let tensors: BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
     let plan =
         tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.dtype(), tensor.shape().to_vec())).collect();
-    let mut writer = Writer::create(storage, path, plan, &pytorch())?;
+    let mut writer = Writer::create(storage, path, plan, metadata)?;
     for (name, _) in writer.order().to_vec() {
         if let Some(tensor) = tensors.get(name.as_str()) {
             writer.write(&name, tensor.data())?;

@@ -424,6 +424,29 @@ def modules_to_save():
     return Case(normed(), (2, 4, 8), lora(["conv"], 2, 4, modules_to_save=["head", "norm"]))
 
 
+def tokens() -> Layers:
+    return [("embed_tokens", nn.Embedding(10, 6)), ("fc", nn.Linear(6, 4))]
+
+
+@case
+def tokens_list():
+    """trainable_token_indices as a list: three rows of the token embedding, not in order, beside LoRA on a linear layer."""
+    return Case(tokens(), (2, 5), lora(["fc"], 2, 4, trainable_token_indices=[7, 0, 3]), tokens=10)
+
+
+@case
+def tokens_by_name():
+    """trainable_token_indices by the name of an embedding."""
+    layers = [("emb", nn.Embedding(12, 6)), ("head", nn.Linear(6, 3))]
+    return Case(layers, (2, 6), lora(["head"], 3, 3, trainable_token_indices={"emb": [1, 11]}), tokens=12)
+
+
+@case
+def tokens_bf16():
+    """Trained rows of an embedding in bfloat16, kept in float32 as PEFT does."""
+    return Case(tokens(), (2, 5), lora(["fc"], 2, 4, trainable_token_indices=[2, 9]), tokens=10, dtype=torch.bfloat16)
+
+
 @case
 def gaussian():
     """init_lora_weights="gaussian", with B as if trained."""

@@ -22,6 +22,7 @@ import lycoris_adapters
 import peft_adapters
 import random_models
 import remade_adapters
+import token_rows
 import trained_adapter
 from features import Features
 from live import Live
@@ -65,6 +66,7 @@ def check_adapters(tally: Tally, features: Features, binary: Lowrank, live: Live
     combined_adapters.check(tally, features, binary, options.seeds, scratch)
     remade_adapters.check(tally, binary, options.seeds, scratch)
     lycoris_adapters.check(tally, binary, options.seeds, scratch)
+    token_rows.check(tally, binary, options.seeds, scratch)
     peft_adapters.check(tally, binary, options.watch, scratch)
     trained_adapter.check(tally, binary, options.watch, scratch)
 

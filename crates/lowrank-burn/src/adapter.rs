@@ -4,6 +4,7 @@ mod control;
 mod dora;
 mod in_force;
 mod mixed;
+mod rows;
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Dropout;
@@ -13,6 +14,8 @@ use lowrank::adapter::{DoraNorm, GroupMode, Layer};
 pub(crate) use control::Control;
 pub(crate) use in_force::{Who, like};
 pub(crate) use mixed::{BASE, Mixed};
+
+pub use rows::Rows;
 
 /// The changes that the adapters of a model make to one of its parameters.
 ///
@@ -37,6 +40,8 @@ pub enum Change {
     LowRank(LowRank),
     /// Another value instead: `modules_to_save`, and the biases that `bias = "all"` or `"lora_only"` trains.
     Replace(Replace),
+    /// Other values in some rows of an embedding: `trainable_token_indices`.
+    Rows(Rows),
     /// A bias plus `s·lora_B.bias`: the option `lora_bias`.
     Shift(Shift),
 }
@@ -118,6 +123,7 @@ impl Change {
         match self {
             Self::LowRank(low_rank) => &low_rank.adapter,
             Self::Replace(replace) => &replace.adapter,
+            Self::Rows(rows) => &rows.adapter,
             Self::Shift(shift) => &shift.adapter,
         }
     }
@@ -127,6 +133,7 @@ impl Change {
         let adapter = match self {
             Self::LowRank(low_rank) => &mut low_rank.adapter,
             Self::Replace(replace) => &mut replace.adapter,
+            Self::Rows(rows) => &mut rows.adapter,
             Self::Shift(shift) => &mut shift.adapter,
         };
         name.clone_into(adapter);
@@ -149,6 +156,7 @@ impl Change {
                 let value = replace.value.val().reshape(shape);
                 if replace.keeps_type { value } else { value.cast(dtype) }
             }
+            Self::Rows(rows) => rows.put_into(value),
             Self::Shift(shift) => {
                 let bias = shift.value.val().mul_scalar(shift.scale * multiplier);
                 value + bias.reshape(shape).cast(dtype)

@@ -10,7 +10,7 @@ use std::path::Path;
 use lowrank::adapter::state_dict::StateDict;
 use lowrank::adapter::tensor::{Dtype, Tensor};
 use lowrank::adapter::{GroupMode, Layer, LayerKind};
-use lowrank::config::{Bias, LoraConfig};
+use lowrank::config::{Bias, LoraConfig, TokenIndices};
 use lowrank::files::adapter_dir::{self, CONFIG, WEIGHTS};
 use lowrank::float::FloatType;
 use lowrank::{Error, Subject};
@@ -151,7 +151,30 @@ fn malformed_rest() -> Vec<(&'static str, Change)> {
             "a magnitude under its name in memory",
             put("base_model.model.head.lora_magnitude_vector.default.weight", &[5]),
         ),
-        ("trained tokens", put("base_model.model.emb.token_adapter.trainable_tokens_delta", &[2, 6])),
+        (
+            "trained rows that are not configured",
+            put("base_model.model.emb.token_adapter.trainable_tokens_delta", &[2, 6]),
+        ),
+        (
+            "another number of trained rows",
+            Box::new(|tensors, config| {
+                config.trainable_token_indices = Some(TokenIndices::Embedding(vec![4, 1, 2]));
+                let rows = fixture::tensor(&[2, 6], FloatType::F32, 1.0);
+                tensors.insert("base_model.model.emb.token_adapter.trainable_tokens_delta".into(), rows);
+            }),
+        ),
+        (
+            "configured rows that are missing",
+            Box::new(|_, config| config.trainable_token_indices = Some(TokenIndices::Embedding(vec![4]))),
+        ),
+        (
+            "trained rows of an adapted module",
+            Box::new(|tensors, config| {
+                config.trainable_token_indices = Some(TokenIndices::Modules(vec![("head".into(), vec![0])]));
+                let rows = fixture::tensor(&[1, 7], FloatType::F32, 1.0);
+                tensors.insert("base_model.model.head.token_adapter.trainable_tokens_delta".into(), rows);
+            }),
+        ),
         ("an adapter name in the key", put("base_model.model.tail.lora_A.default.weight", &[4, 7])),
         (
             "half of the output projection of an attention",

@@ -81,6 +81,9 @@ fn what_lycoris_wrote_merges_to_the_weights_it_merged() {
         let prefix = ["lycoris", "lora_unet", "lora_te1"].into_iter().find(|known| prefix.starts_with(known)).unwrap();
         convert_to_lycoris(&adapter, &ToLycoris { prefix: prefix.into(), ..ToLycoris::default() }, &again, false)
             .unwrap();
+        let metadata = Checkpoint::open(&again).unwrap().shards()[0].metadata().clone();
+        assert!(metadata["format"] == "pt" && metadata["ss_network_module"] == "lycoris.kohya", "{metadata:?}");
+        assert_eq!(metadata["ss_network_dim"], adapter_dir::read(&adapter).unwrap().config.r.to_string());
         let (again, file) = (read(&again), read(&file));
         if file.keys().any(|name| name.ends_with("lora_mid.weight")) {
             continue;
@@ -133,7 +136,7 @@ fn shared(dir: &Path, r: usize, groups: usize, dora: bool) -> Vec<f32> {
     let factors = if dora { factors.with_magnitude(magnitude).unwrap() } else { factors };
     let config = LoraConfig {
         r,
-        lora_alpha: 0.5 * r as f64,
+        lora_alpha: 0.5 * f64::from(u32::try_from(r).unwrap()),
         target_modules: Some(Patterns::List(vec!["net.conv".into()])),
         group_mode: GroupMode::Shared,
         use_dora: dora,
@@ -220,11 +223,16 @@ fn dense_factors_are_projected_when_asked_to() {
 #[test]
 fn malformed_files_are_refused() {
     let tensor = |shape: &[usize]| fixture::tensor(shape, FloatType::F32, 0.5);
-    let base: Model = [("a.b_c.weight", &[4, 3][..]), ("a_b.c.weight", &[4, 3]), ("down.conv.weight", &[4, 3, 5])]
-        .into_iter()
-        .map(|(name, shape)| (name.to_owned(), tensor(shape)))
-        .chain([("scalar.weight".to_owned(), tensor(&[4]))])
-        .collect();
+    let base: Model = [
+        ("a.b_c.weight", &[4, 3][..]),
+        ("fc.weight", &[4, 3]),
+        ("a_b.c.weight", &[4, 3]),
+        ("down.conv.weight", &[4, 3, 5]),
+    ]
+    .into_iter()
+    .map(|(name, shape)| (name.to_owned(), tensor(shape)))
+    .chain([("scalar.weight".to_owned(), tensor(&[4]))])
+    .collect();
     let good: Model = [("down_conv.lora_down.weight", &[2, 3, 5][..]), ("down_conv.lora_up.weight", &[4, 2, 1])]
         .into_iter()
         .map(|(name, shape)| (format!("lycoris_{name}"), tensor(shape)))
@@ -249,7 +257,7 @@ fn malformed_files_are_refused() {
         ("a magnitude of another length", one("dora_scale", tensor(&[3, 1, 1]))),
         ("a magnitude of the inputs", one("dora_scale", tensor(&[1, 3, 1]))),
         ("alpha of integers", one("alpha", Tensor::new(Dtype::I64, vec![], vec![0; 8]).unwrap())),
-        ("DoRA of some", with([pair("lycoris_down_conv", 15).to_vec(), vec![]].concat())),
+        ("DoRA of some", one("dora_scale", tensor(&[4, 1, 1])).into_iter().chain(pair("lycoris_fc", 3)).collect()),
         ("PEFT's keys", with(vec![("base_model.model.fc.lora_A.weight".into(), tensor(&[2, 3]))])),
         ("not finite", one("lora_up.weight", fixture::tensor(&[4, 2, 1], FloatType::F32, f32::NAN))),
     ];

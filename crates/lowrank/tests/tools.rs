@@ -9,7 +9,7 @@ use std::path::Path;
 use lowrank::adapter::LayerKind;
 use lowrank::adapter::rank::Cut;
 use lowrank::adapter::tensor::{Dtype, Tensor};
-use lowrank::config::{Bias, LoraConfig, Patterns};
+use lowrank::config::{Bias, LoraConfig, Patterns, TokenIndices};
 use lowrank::files::extract_dir::{Extracted, Extraction};
 use lowrank::files::{Checkpoint, adapter_dir, check_adapter, diff, extract_dir, merge_checkpoint, resize_dir};
 use lowrank::float::FloatType;
@@ -91,6 +91,48 @@ fn at_full_rank_a_merge_gives_the_tuned_model_again() {
         }
         assert_eq!(merged.read("norm.steps").unwrap(), expected["norm.steps"]);
         assert!(check_adapter(&base, &root.join("adapter")).unwrap().problems.is_empty());
+    }
+}
+
+#[test]
+fn trained_rows_must_be_in_the_weight() {
+    let dir = fixture::folder();
+    let (root, base) = (dir.path(), dir.path().join("base.safetensors"));
+    fixture::save(&base, &fixture::model(FloatType::F32));
+    let mut state = fixture::adapter(2);
+    state.modules.remove("emb");
+    for (rows, width, problem) in [
+        (vec![10, 2], 6, None),
+        (
+            vec![11, 2],
+            6,
+            Some("trained rows of `emb`: a trained row is not in the weight: found row 11, expected one below 11"),
+        ),
+        (
+            vec![3],
+            5,
+            Some("trained rows of `emb`: the trained rows do not fit the weight: found [1, 5], expected [1, 6]"),
+        ),
+    ] {
+        state.tokens = [("emb".to_owned(), fixture::tensor(&[rows.len(), width], FloatType::F32, 0.5))].into();
+        let targets = state.modules.keys().cloned().collect();
+        let config = LoraConfig {
+            target_modules: Some(Patterns::List(targets)),
+            trainable_token_indices: Some(TokenIndices::Modules(vec![("emb".into(), rows.clone())])),
+            ..fixture::config()
+        };
+        adapter_dir::write(&root.join("adapter"), &config, &state, None).unwrap();
+        let check = check_adapter(&base, &root.join("adapter")).unwrap();
+        assert_eq!(check.problems.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::from_iter(problem));
+        if problem.is_none() {
+            assert_eq!(check.rows, ["emb.weight"]);
+            let (before, after) = (fixture::model(FloatType::F32)["emb.weight"].values().unwrap(), merge(&base, root));
+            let after = after.read("emb.weight").unwrap().values().unwrap();
+            for row in 0..11 {
+                let expected = if rows.contains(&row) { &[0.5; 6][..] } else { &before[6 * row..6 * row + 6] };
+                assert_eq!(&after[6 * row..6 * row + 6], expected, "row {row}");
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use lowrank::target::{Resolution, Target};
 use lowrank::{Error, Result, Subject};
 
 use super::{Knowledge, Part, Role, Source};
-use crate::adapter::{Change, LowRank, Replace, Shift, Start};
+use crate::adapter::{Change, LowRank, Replace, Rows, Shift, Start};
 use crate::survey::{ModuleSite, ParamSite, Survey};
 use crate::values::Values;
 
@@ -40,8 +40,10 @@ impl Builder<'_> {
         let replaced: Vec<_> = replaced.collect();
         let adapted = resolution.targets.iter().map(|target| self.low_rank(target));
 
+        let rows = resolution.token_indices.iter().map(|(path, indices)| self.rows(path, indices));
+
         let (mut changes, mut parts, mut errors) = (Changes::new(), Vec::new(), Vec::new());
-        for made in replaced.into_iter().chain(adapted) {
+        for made in replaced.into_iter().chain(adapted).chain(rows) {
             match made {
                 Ok((new_changes, new_parts)) => {
                     changes.extend(new_changes);
@@ -304,6 +306,35 @@ impl Builder<'_> {
         let keeps_type = site.fused && site.class != "Embedding";
         let replace = Replace { value, adapter: self.name.to_owned(), keeps_type };
         Ok((vec![(param.id, Change::Replace(replace))], vec![part]))
+    }
+
+    /// Rows of a weight that are trained themselves; they start as the base's unless a file has others.
+    fn rows(&self, path: &str, indices: &[usize]) -> Result<(Changes, Vec<Part>)> {
+        let weight = self.site(path)?.param("weight").ok_or_else(|| missing(path, "weight"))?;
+        let &[_, dim] = weight.shape.as_slice() else { return Err(missing(path, "a matrix")) };
+        let shape = vec![indices.len(), dim];
+        let own = || {
+            let own = (self.base)(&[weight.id]).remove(&weight.id).unwrap_or_default();
+            indices.iter().flat_map(|index| &own[index * dim..(index + 1) * dim]).copied().collect()
+        };
+        let values = match self.source {
+            Source::New { .. } => own(),
+            Source::Swap(state) if !state.tokens.contains_key(path) => own(),
+            Source::State(state) | Source::Swap(state) => {
+                let tensor = state.tokens.get(path).ok_or_else(|| missing(path, "trained rows in the adapter file"))?;
+                if tensor.shape() != shape {
+                    return Err(Error::new(Subject::Adapter, "the trained rows do not fit the weight")
+                        .at(path)
+                        .found(format!("{:?}", tensor.shape()))
+                        .expected(format!("{shape:?}")));
+                }
+                tensor.values().unwrap_or_default()
+            }
+        };
+        let value = self.matrix(&values, indices.len());
+        let part = Part { id: value.id, role: Role::Tokens(path.to_owned()), shape, trains: true };
+        let rows = Rows { value, adapter: self.name.to_owned(), indices: indices.to_vec() };
+        Ok((vec![(weight.id, Change::Rows(rows))], vec![part]))
     }
 
     fn site(&self, path: &str) -> Result<&ModuleSite> {

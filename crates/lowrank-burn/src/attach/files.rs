@@ -7,7 +7,7 @@ use burn::module::{Module, ParamId};
 use lowrank::adapter::state_dict::{ModuleTensors, StateDict};
 use lowrank::adapter::tensor::Tensor;
 use lowrank::adapter::{DoraNorm, Factors, GroupMode, LayerKind, Magnitude};
-use lowrank::config::{InitLoraWeights, LoraConfig};
+use lowrank::config::{InitLoraWeights, LoraConfig, TokenIndices};
 use lowrank::files::adapter_dir;
 use lowrank::float::FloatType;
 use lowrank::target::Resolution;
@@ -81,6 +81,12 @@ impl Adapters {
             }
             state.modules.insert(path.clone(), ModuleTensors::from_factors(&factors, FloatType::F32)?);
         }
+        for (path, _) in &entry.resolution.token_indices {
+            let role = Role::Tokens(path.clone());
+            let Some(part) = entry.parts.iter().find(|part| part.role == role) else { continue };
+            let own = values.remove(&part.id).unwrap_or_default();
+            state.tokens.insert(path.clone(), Tensor::from_values(FloatType::F32, part.shape.clone(), &own)?);
+        }
         for part in &entry.parts {
             if let (Role::Saved(key, transposed), Some(own)) = (&part.role, values.remove(&part.id)) {
                 let mut stored = part.shape.clone();
@@ -126,6 +132,7 @@ impl Entry {
             fan_in_fan_out: last.map_or(self.config.fan_in_fan_out, |kind| kind == LayerKind::Conv1D),
             dora_norm: if grouped { self.config.dora_norm } else { DoraNorm::Peft },
             target_modules: Some(self.resolution.target_modules.clone()),
+            trainable_token_indices: self.saved_tokens(),
             inference_mode: true,
             ..if init.reduces_base() {
                 self.config.with_rank_doubled()
@@ -135,6 +142,18 @@ impl Entry {
                 self.config.clone()
             }
         }
+    }
+
+    /// The rows that train. PEFT asks the model for the embedding that a list without a name is for: one that is not called
+    /// `embed_tokens` is named, so that it is found in any model.
+    fn saved_tokens(&self) -> Option<TokenIndices> {
+        let configured = self.config.trainable_token_indices.clone()?;
+        Some(match (&configured, self.resolution.token_indices.as_slice()) {
+            (TokenIndices::Embedding(_), [(path, indices)]) if !path.ends_with("embed_tokens") => {
+                TokenIndices::Modules(vec![(path.clone(), indices.clone())])
+            }
+            _ => configured,
+        })
     }
 
     /// The form of a module's factors and their rank, which a file may have given.
@@ -163,7 +182,10 @@ pub(super) fn all_used(state: &StateDict, resolution: &Resolution, parts: &[Part
     };
     let modules = state.modules.keys().filter(|path| !targets.contains(path.as_str()));
     let values = state.saved.keys().filter(|key| !saved.contains(key.as_str()));
+    let rows: BTreeSet<&str> = resolution.token_indices.iter().map(|(path, _)| path.as_str()).collect();
+    let strange = state.tokens.keys().filter(|path| !rows.contains(path.as_str()));
     let errors = modules.map(|path| left("adapted module", path, &targets));
+    let errors = errors.chain(strange.map(|path| left("embedding with trained rows", path, &rows)));
     Error::all(errors.chain(values.map(|key| left("trained parameter", key, &saved))).collect())
 }
 
@@ -171,7 +193,8 @@ impl Role {
     fn saved_key(&self) -> Option<&str> {
         match self {
             Self::Saved(key, _) => Some(key),
-            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::Magnitude(_) | Self::StartA(_) | Self::StartB(_) => None,
+            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::StartA(_) | Self::StartB(_) => None,
+            Self::Magnitude(_) | Self::Tokens(_) => None,
         }
     }
 }

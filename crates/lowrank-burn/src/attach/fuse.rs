@@ -204,7 +204,7 @@ fn fuse<const D: usize>(base: Tensor<D>, changes: &[(Change, f32)], pure: bool) 
             let here = |error: Error| error.at(names.join(", "));
             let factors = changes.iter().filter_map(|(change, multiplier)| match change {
                 Change::LowRank(low_rank) => Some(factors(low_rank, *multiplier, None)),
-                Change::Replace(_) | Change::Shift(_) => None,
+                Change::Replace(_) | Change::Rows(_) | Change::Shift(_) => None,
             });
             let factors: Vec<Factors> = factors.collect::<Result<_>>()?;
             if !pure && factors.iter().any(|factors| factors.magnitude().is_some()) {
@@ -223,6 +223,16 @@ fn fuse<const D: usize>(base: Tensor<D>, changes: &[(Change, f32)], pure: bool) 
         Change::Replace(replace) => {
             let values = values::of(replace.value.val());
             with_bytes(base, |_, float| Ok(float.encode(&values)))
+        }
+        Change::Rows(rows) => {
+            let (values, dim) = (values::of(rows.value.val()), rows.value.dims()[1]);
+            with_bytes(base, |bytes, float| {
+                let (mut bytes, width) = (bytes.to_vec(), dim * float.size());
+                for (index, row) in rows.indices.iter().zip(values.chunks_exact(dim)) {
+                    bytes[index * width..(index + 1) * width].copy_from_slice(&float.encode(row));
+                }
+                Ok(bytes)
+            })
         }
         Change::Shift(shift) => {
             let values = values::of(shift.value.val());

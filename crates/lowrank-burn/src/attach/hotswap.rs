@@ -51,7 +51,7 @@ impl Adapters {
     ///
     /// # Errors
     /// When there is no adapter of that name, or it is merged; when `use_rslora`, `lora_dropout`, `alpha_pattern`,
-    /// `use_dora`, `lora_bias`, `bias` or `modules_to_save` differ; and as [`Adapters::load`]. Nothing has changed then: a
+    /// `use_dora`, `lora_bias`, `bias`, `trainable_token_indices` or `modules_to_save` differ; and as [`Adapters::load`]. Nothing has changed then: a
     /// clone of the model, which shares its tensors, goes on as before.
     pub fn hotswap<M: Module>(&mut self, model: M, name: &str, dir: &Path) -> Result<M> {
         let adapter = adapter_dir::read(dir)?;
@@ -94,6 +94,7 @@ fn check_compatible(old: &LoraConfig, new: &LoraConfig) -> Result<()> {
         differ("use_dora", both.map(|config| config.use_dora)),
         differ("lora_bias", both.map(|config| config.lora_bias)),
         differ("bias", both.map(|config| config.bias)),
+        differ("trainable_token_indices", both.map(|config| &config.trainable_token_indices)),
         differ("modules_to_save", both.map(|config| config.modules_to_save.as_deref().unwrap_or_default())),
     ];
     Error::all(errors.into_iter().flatten().collect())

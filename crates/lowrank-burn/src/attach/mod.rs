@@ -83,6 +83,8 @@ pub(crate) enum Role {
     /// `B` as it began.
     StartB(String),
     Magnitude(String),
+    /// Rows of the module's weight (`trainable_token_indices`).
+    Tokens(String),
     /// A base parameter under its `PyTorch` key, and whether Burn stores the transpose.
     Saved(String, bool),
 }

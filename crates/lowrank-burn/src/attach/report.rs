@@ -108,6 +108,7 @@ impl Adapters {
                 Role::B(path) | Role::StartB(path) => format!("{path}.lora_B.weight"),
                 Role::Bias(path) => format!("{path}.lora_B.bias"),
                 Role::Magnitude(path) => format!("{path}.lora_magnitude_vector"),
+                Role::Tokens(path) => format!("{path}.token_adapter.trainable_tokens_delta"),
                 Role::Saved(key, _) => key.clone(),
             };
             TrainableTensor { name, id: part.id, shape: part.shape.clone() }

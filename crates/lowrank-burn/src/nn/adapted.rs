@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, kind};
 use lowrank::{Error, Subject};
 
-use crate::adapter::{Change, LoraAdapter, LowRank, Who};
+use crate::adapter::{Change, LoraAdapter, LowRank, Rows, Who};
 
 /// A parameter, and whose changes it is read with.
 pub(super) struct Adapted<'a, const D: usize> {
@@ -48,12 +48,26 @@ impl<'a, const D: usize> Adapted<'a, D> {
             .into_iter()
             .map(|(change, multiplier)| match change {
                 Change::LowRank(low_rank) => Some((low_rank, multiplier)),
-                Change::Replace(_) | Change::Shift(_) => None,
+                Change::Replace(_) | Change::Rows(_) | Change::Shift(_) => None,
             })
             .collect::<Option<_>>()?;
         let mut blocks = paths.iter().filter(|(path, _)| path.fits_weight()).map(|(path, _)| path.blocks());
         let first = blocks.next();
         blocks.all(|other| Some(other) == first).then_some(paths)
+    }
+
+    /// The rows, when rows are all that changes: they are looked up on their own, so that the gradient is not that of the
+    /// whole table.
+    pub fn rows(&self) -> Option<Vec<&'a Rows>> {
+        let changes = self.adapter?.seen_by(self.who);
+        if changes.is_empty() || self.param.base().is_require_grad() {
+            return None;
+        }
+        let rows = changes.into_iter().map(|(change, _)| match change {
+            Change::Rows(rows) => Some(rows),
+            Change::LowRank(_) | Change::Replace(_) | Change::Shift(_) => None,
+        });
+        rows.collect()
     }
 }
 

@@ -33,7 +33,7 @@ impl Embedding {
         config.init(device).into()
     }
 
-    /// Looks up `W[id] + s·B·A[:, id]` for every id, with `DoRA` times its gain; `lora_dropout` does not apply to embeddings, as in PEFT.
+    /// Looks up `W[id] + s·B·A[:, id]` for every id, or the row that `trainable_token_indices` has for it, with `DoRA` times its gain; `lora_dropout` does not apply to embeddings, as in PEFT.
     ///
     /// # Shapes
     /// - input: `[batch, length]`
@@ -48,6 +48,10 @@ impl Embedding {
 }
 
 fn adapted(input: Tensor<2, Int>, weight: &Adapted<'_, 2>) -> Tensor<3> {
+    if let Some(rows) = weight.rows() {
+        let found = embedding(weight.base(), input.clone());
+        return rows.into_iter().fold(found, |found, rows| rows.look_up(found, input.clone()));
+    }
     let Some(paths) = weight.low_rank() else {
         return embedding(weight.val(), input);
     };

@@ -21,6 +21,8 @@ struct Report {
     modules: Vec<Line>,
     /// Tensors of the base that the adapter replaces.
     replaced: Vec<String>,
+    /// Tensors of the base of which it replaces rows.
+    rows: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +71,7 @@ impl Report {
                 })
                 .collect(),
             replaced: check.replaced,
+            rows: check.rows,
         }
     }
 }
@@ -86,6 +89,9 @@ impl Display for Report {
         }
         for name in &self.replaced {
             writeln!(f, "replaces: {name}")?;
+        }
+        for name in &self.rows {
+            writeln!(f, "replaces rows: {name}")?;
         }
         for Problem { message, hint } in &self.problems {
             writeln!(f, "{BAD}problem:{BAD:#} {message}")?;

@@ -22,12 +22,20 @@ struct Report {
     replaced: Vec<String>,
     /// Weights without weight normalisation now, and without an adapter.
     folded: Vec<String>,
+    /// Tensors of which some rows were replaced.
+    rows: Vec<RowsReplaced>,
     /// How many tensors are as they were.
     unchanged: usize,
     /// Files of the base folder that are not in the output.
     left_out: Vec<String>,
     max_delta: f64,
     max_error: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct RowsReplaced {
+    name: String,
+    rows: usize,
 }
 
 /// A tensor with the adapter in it, and what the check of its merge measured.
@@ -76,6 +84,7 @@ impl Report {
             merged,
             replaced: summary.replaced,
             folded: summary.folded,
+            rows: summary.rows.into_iter().map(|(name, rows)| RowsReplaced { name, rows }).collect(),
             unchanged: summary.unchanged,
             left_out: summary.left_out,
         }
@@ -103,10 +112,13 @@ impl Display for Report {
         for name in &self.folded {
             writeln!(f, "folded: {name}")?;
         }
+        for RowsReplaced { name, rows } in &self.rows {
+            writeln!(f, "{} replaced: {name}", units::count(*rows as u64, "row"))?;
+        }
         for name in &self.left_out {
             writeln!(f, "left out: {name}")?;
         }
-        let (merged, replaced) = (self.merged.len(), self.replaced.len());
+        let (merged, replaced) = (self.merged.len() + self.rows.len(), self.replaced.len());
         let unchanged = self.unchanged;
         let output = &self.output;
         writeln!(f, "{GOOD}merged:{GOOD:#} {output} (tensors: {merged} changed, {replaced} replaced, {unchanged} kept)")

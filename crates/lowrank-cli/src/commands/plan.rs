@@ -87,6 +87,8 @@ impl Planned {
 struct Adapted {
     targets: Vec<Target>,
     saved: Vec<String>,
+    /// Modules of which some rows train, with their values.
+    rows: Vec<(String, usize)>,
     parameters: TrainableParameters,
     warnings: Vec<String>,
     /// Whether an adapter has a value an output beside its factors: `lora_bias`, or the magnitude of `use_dora`.
@@ -99,16 +101,23 @@ impl Adapted {
         let all = network.num_params();
         let Some(lora) = &plan.lora else {
             let parameters = TrainableParameters { trainable: all, all };
-            let (targets, saved, warnings) = (Vec::new(), Vec::new(), Vec::new());
-            return Ok(Self { targets, saved, parameters, warnings, vectors: false, full: true });
+            let (targets, saved, rows, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            return Ok(Self { targets, saved, rows, parameters, warnings, vectors: false, full: true });
         };
         // A plan needs shapes alone, and some starts would need a run.
         let shapes = if lora.init_lora_weights.needs_data() { lora.with_plain_start() } else { lora.clone() };
         let (adapted, adapters) = lowrank_burn::attach(network.clone(), &shapes, plan.seed)?;
-        let tensors = adapters.trainable_tensors(DEFAULT)?.into_iter().map(|tensor| tensor.name);
+        let tensors = adapters.trainable_tensors(DEFAULT)?;
+        let rows = tensors.iter().filter_map(|tensor| {
+            let module = tensor.name.strip_suffix(".token_adapter.trainable_tokens_delta")?;
+            Some((module.to_owned(), tensor.shape.iter().product()))
+        });
+        let rows = rows.collect();
+        let tensors = tensors.into_iter().map(|tensor| tensor.name);
         Ok(Self {
             targets: adapters.targets(DEFAULT)?.to_vec(),
             saved: tensors.filter(|name| !name.contains(".lora_")).collect(),
+            rows,
             parameters: TrainableParameters {
                 trainable: Trainable::of_run(&adapters, &plan.train)?.len(),
                 ..adapters.trainable_parameters(&adapted)
@@ -127,7 +136,8 @@ impl Adapted {
     fn module(&self, site: &ModuleSite) -> Result<Module> {
         let target = self.targets.iter().find(|target| target.path == site.path);
         let saved = site.params.iter().filter(|param| self.saved.contains(&site.key(param)));
-        let saved: usize = saved.map(ParamSite::len).sum();
+        let rows = self.rows.iter().filter(|(path, _)| *path == site.path).map(|(_, values)| values);
+        let saved: usize = saved.map(ParamSite::len).chain(rows.copied()).sum();
         let factors = target.map_or((0, 0), |target| factors(target, self.vectors));
         let shape = site.param("weight").or(site.params.first()).map(ParamSite::torch_shape);
         let parameters = site.params.iter().map(ParamSite::len).sum();

@@ -39,7 +39,12 @@ fn completions_of_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = lowrank(&format!("completions {shell}"));
         assert_eq!((script.code, &*script.stderr), (0, ""));
-        assert!(script.stdout.contains("target-modules") && script.stdout.contains("lowrank"), "{shell}");
+        assert!(
+            script.stdout.contains("target-modules")
+                && script.stdout.contains("convert")
+                && script.stdout.contains("lowrank"),
+            "{shell}"
+        );
     }
 }
 

@@ -3,7 +3,7 @@ use std::fs;
 use insta::assert_snapshot;
 
 use super::model::without_digits;
-use super::runner::{root, run_in};
+use super::runner::{lowrank, root, run_in};
 
 /// Merges a golden adapter into a temporary file.
 fn merge(case: &str, dir: &tempfile::TempDir, more: &[&str]) -> super::runner::Ran {
@@ -19,6 +19,16 @@ fn an_adapter_and_its_saved_modules() {
     let dir = tempfile::tempdir().unwrap();
     assert_snapshot!(without_digits(&merge("modules_to_save", &dir, &[]).to_string()));
     assert!(dir.path().join("merged.safetensors").exists());
+}
+
+#[test]
+fn rows_of_an_embedding() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_snapshot!(without_digits(&merge("tokens_list", &dir, &[]).to_string()));
+    let golden = "golden/adapters/tokens_list";
+    assert_snapshot!(lowrank(&format!("check {golden}/adapter --base {golden}/base.safetensors")));
+    let inspected = lowrank(&format!("inspect {golden}/adapter --json")).json();
+    assert_eq!(inspected["saved"][0]["name"], "embed_tokens.token_adapter.trainable_tokens_delta");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use faer::{Mat, Side};
 use serde::Serialize;
 
 use super::infer::kind_of;
+use super::keys;
 use super::state_dict::{ModuleTensors, StateDict, check_module};
 use super::tensor::Tensor;
 use crate::config::LoraConfig;
@@ -50,7 +51,7 @@ pub struct ModuleReport {
 /// A tensor that the adapter brings along for the base model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SavedReport {
-    /// The path of the parameter in the base model.
+    /// The path of the parameter in the base model; of single rows of one, PEFT's name for them.
     pub parameter: String,
     /// The stored type.
     pub dtype: String,
@@ -100,8 +101,10 @@ pub struct AdapterReport {
 /// converge.
 pub fn inspect(config: &LoraConfig, state: &StateDict) -> Result<AdapterReport> {
     let modules = state.modules.iter().map(|(path, module)| module_report(path, module, config));
-    let saved = state.saved.iter().map(|(parameter, tensor)| SavedReport {
-        parameter: parameter.clone(),
+    let rows = state.tokens.iter().map(|(module, tensor)| (keys::tokens(module).replacen(keys::PREFIX, "", 1), tensor));
+    let saved = state.saved.iter().map(|(parameter, tensor)| (parameter.clone(), tensor)).chain(rows);
+    let saved = saved.map(|(parameter, tensor)| SavedReport {
+        parameter,
         dtype: tensor.dtype().to_string(),
         shape: tensor.shape().to_vec(),
         non_finite: tensor.non_finite(),

@@ -6,6 +6,7 @@
 //! | the bias of `B` (`lora_bias`) | `<module>.lora_B.bias` |
 //! | `A`, `B` of an embedding | `<module>.lora_embedding_A`, `<module>.lora_embedding_B` |
 //! | the magnitude of `DoRA` | `<module>.lora_magnitude_vector` |
+//! | rows of an embedding (`trainable_token_indices`) | `<module>.token_adapter.trainable_tokens_delta` |
 //! | a parameter of `modules_to_save`, a bias of `bias="all"` | `<module>.<parameter>` |
 //! | a parameter of the layer under an adapter | `<module>.base_layer.<parameter>` |
 //! | `A`, `B` of the output projection of an `nn.MultiheadAttention` | `<module>.base_layer.out_proj.lora_A.weight`, .. |
@@ -28,6 +29,7 @@ const NESTED: &str = ".base_layer.out_proj";
 
 /// The end of the path that it has in the base model.
 const OUT_PROJ: &str = ".out_proj";
+const TOKENS: &str = ".token_adapter.trainable_tokens_delta";
 
 /// A tensor of one module's adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +75,11 @@ pub enum Key {
         /// Which of its tensors.
         part: Part,
     },
+    /// New values for some rows of the weight of `module`.
+    Tokens {
+        /// The path of the module in the base model.
+        module: String,
+    },
     /// A new value for a parameter of the base model.
     Saved {
         /// The path of the parameter in the base model.
@@ -105,7 +112,7 @@ pub fn attention_of(path: &str) -> Option<&str> {
 /// ```
 ///
 /// # Errors
-/// When the key belongs to something that is not supported (trained tokens, `target_parameters`), or still has the adapter's name in it.
+/// When the key belongs to something that is not supported (`target_parameters`), or still has the adapter's name in it.
 pub fn parse(key: &str) -> Result<Key> {
     let place = |error: Error| error.at(format_args!("tensor `{key}`"));
     let path = key.strip_prefix(PREFIX).unwrap_or(key);
@@ -126,6 +133,9 @@ pub fn parse(key: &str) -> Result<Key> {
             return Ok(Key::Factor { module: module.to_owned(), part });
         }
     }
+    if let Some(module) = path.strip_suffix(TOKENS).filter(|module| !module.is_empty()) {
+        return Ok(Key::Tokens { module: module.to_owned() });
+    }
     if let Some(error) = unsupported(path) {
         return Err(place(error));
     }
@@ -145,9 +155,12 @@ fn unsupported(path: &str) -> Option<Error> {
     if path.contains(".lora_magnitude_vector.") {
         return plain("the magnitude of DoRA under its name in memory", SAVE);
     }
+    if path.contains(TOKENS) {
+        return plain("the adapter's name is still in the key", SAVE);
+    }
     if path.contains(".token_adapter.") {
         return plain(
-            "trained tokens (`trainable_token_indices`) are not supported",
+            "factors and trained rows (`trainable_token_indices`) on one embedding are not supported",
             "merge it with PEFT's `merge_and_unload`",
         );
     }
@@ -156,6 +169,12 @@ fn unsupported(path: &str) -> Option<Error> {
         return plain("the adapter's name is still in the key", SAVE);
     }
     None
+}
+
+/// Whether a key is one of LyCORIS's or kohya's for a plain adapter, which can be converted.
+#[must_use]
+pub(super) fn is_locon(key: &str) -> bool {
+    [".lora_down.weight", ".lora_up.weight", ".lora_mid.weight"].iter().any(|end| key.ends_with(end))
 }
 
 /// Which other tool's adapter a key that PEFT has not looks like.
@@ -183,6 +202,12 @@ pub fn factor(module: &str, part: Part) -> String {
     format!("{PREFIX}{module}.{}", part.suffix())
 }
 
+/// The key of the trained rows of `module`.
+#[must_use]
+pub fn tokens(module: &str) -> String {
+    format!("{PREFIX}{module}{TOKENS}")
+}
+
 /// The key of a new value for `parameter`, whose module is `adapted` or not.
 #[must_use]
 pub fn saved(parameter: &str, adapted: bool) -> String {
@@ -204,6 +229,8 @@ mod tests {
             let bare = key.strip_prefix(PREFIX).unwrap();
             assert_eq!(parse(bare).unwrap(), parse(&key).unwrap());
         }
+        let key = tokens("model.embed_tokens");
+        assert_eq!(parse(&key).unwrap(), Key::Tokens { module: "model.embed_tokens".into() });
         for (parameter, adapted) in [("head.0.weight", false), ("conv1.bias", true), ("emb.weight", true), ("b", false)]
         {
             let expected = Key::Saved { parameter: parameter.into(), wrapped: adapted };
@@ -234,7 +261,8 @@ mod tests {
         for (key, what) in [
             ("base_model.model.q.lora_magnitude_vector.weight", "DoRA"),
             ("base_model.model.q.lora_magnitude_vector.default.weight", "DoRA"),
-            ("base_model.model.emb.token_adapter.trainable_tokens_delta", "trainable_token_indices"),
+            ("base_model.model.emb.token_adapter.base_layer.weight", "trainable_token_indices"),
+            ("base_model.model.emb.token_adapter.trainable_tokens_delta.default", "name is still in the key"),
             ("base_model.model.mlp.base_layer.lora_A.weight", "target_parameters"),
             ("base_model.model.q.lora_A.default.weight", "name is still in the key"),
             ("base_model.model.emb.lora_embedding_A.default", "name is still in the key"),

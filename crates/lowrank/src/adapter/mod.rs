@@ -28,6 +28,7 @@ mod step;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub(crate) mod tokens;
 
 pub use dora::{DoraNorm, Magnitude};
 pub use factors::Factors;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::copies;
 use super::keys::{self, Key, Part};
 use super::tensor::Tensor;
-use super::{DoraNorm, Factors, GroupMode, Layer, Magnitude};
+use super::{DoraNorm, Factors, GroupMode, Layer, Magnitude, tokens};
 use crate::config::{Bias, LoraConfig};
 use crate::error::{Error, Result, Subject};
 use crate::float::FloatType;
@@ -79,6 +79,9 @@ pub struct StateDict {
     pub saved: BTreeMap<String, Tensor>,
     /// What PEFT writes again of biases in [`Self::saved`], by its path in PEFT's model; see [`super::copies`].
     pub copies: BTreeMap<String, Tensor>,
+    /// New values for single rows of weights (`trainable_token_indices`), `(rows, dim)`, by the path of their module. Which
+    /// rows they are, the configuration says.
+    pub tokens: BTreeMap<String, Tensor>,
 }
 
 impl StateDict {
@@ -92,9 +95,11 @@ impl StateDict {
     pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>, config: &LoraConfig, origin: &str) -> Result<Self> {
         let copies = copies::split(&mut tensors, config).map_err(|error| error.at(origin))?;
         let (mut halves, mut saved, mut errors) = (BTreeMap::<String, Halves>::new(), BTreeMap::new(), Vec::new());
+        let mut tokens = BTreeMap::new();
         for (key, tensor) in tensors {
             let twice = match keys::parse(&key) {
                 Ok(Key::Factor { module, part }) => halves.entry(module).or_default().insert(part, tensor).is_some(),
+                Ok(Key::Tokens { module }) => tokens.insert(module, tensor).is_some(),
                 Ok(Key::Saved { parameter, wrapped }) => {
                     saved.insert(parameter, (wrapped, key.clone(), tensor)).is_some()
                 }
@@ -110,10 +115,10 @@ impl StateDict {
                 );
             }
         }
-        if halves.is_empty() && saved.is_empty() && errors.is_empty() {
+        if halves.is_empty() && saved.is_empty() && tokens.is_empty() && errors.is_empty() {
             errors.push(Error::new(Subject::Adapter, "there are no tensors").expected("the factors of an adapter"));
         }
-        let mut state = Self { copies, ..Self::default() };
+        let mut state = Self { copies, tokens, ..Self::default() };
         let paths: Vec<String> = halves.keys().cloned().collect();
         for (path, parts) in halves {
             let owner = owner(&path, |attention| paths.iter().any(|path| path == attention));
@@ -132,6 +137,7 @@ impl StateDict {
             }
         }
         errors.extend(state.idle_conv_transpose(config));
+        errors.extend(tokens::check(&state, config));
         Error::all(errors.into_iter().map(|error| error.at(origin)).collect())?;
         Ok(state)
     }
@@ -148,7 +154,8 @@ impl StateDict {
             (keys::saved(parameter, adapted), tensor)
         });
         let copies = self.copies.iter().map(|(path, tensor)| (keys::saved(path, false), tensor));
-        factors.chain(saved).chain(copies).collect()
+        let tokens = self.tokens.iter().map(|(module, tensor)| (keys::tokens(module), tensor));
+        factors.chain(saved).chain(copies).chain(tokens).collect()
     }
 
     /// Checks what can be checked without the base model: what [`Self::from_tensors`] checks, and that every value is
@@ -170,6 +177,7 @@ impl StateDict {
             }
         }
         errors.extend(self.idle_conv_transpose(config));
+        errors.extend(tokens::check(self, config));
         for (key, tensor) in self.to_tensors() {
             let count = tensor.non_finite();
             if count > 0 {
@@ -401,6 +409,11 @@ fn check_magnitude(module: &ModuleTensors, config: &LoraConfig) -> Result<()> {
 fn stranger(key: &str, parameter: &str, config: &LoraConfig) -> Error {
     let error =
         Error::new(Subject::Adapter, "neither a factor nor in `modules_to_save`").at(format_args!("tensor `{key}`"));
+    if keys::is_locon(key) {
+        return error.with_hint(
+            "this is a key of LyCORIS or kohya: `lowrank convert --to peft` makes PEFT's adapter of such a file",
+        );
+    }
     if let Some(tool) = keys::other_format(key) {
         return error.with_hint(format!("this looks like an adapter of {tool}: convert it to PEFT's format first"));
     }

@@ -25,7 +25,7 @@ mod write;
 pub use json::{MAX_DEPTH, MAX_JSON_BYTES};
 pub(crate) use validate::layer_patterns;
 pub use validate::{MAX_RANK, MAX_REGEXES};
-pub use value::{AsFound, Bias, InitLoraWeights, LayerIndices, Patterns};
+pub use value::{AsFound, Bias, InitLoraWeights, LayerIndices, Patterns, TokenIndices};
 
 use serde_json::{Map, Value};
 
@@ -98,6 +98,8 @@ pub struct LoraConfig {
     pub lora_bias: bool,
     /// Modules that train in full and are saved with the adapter.
     pub modules_to_save: Option<Vec<String>>,
+    /// Single rows of an embedding that train, and are saved, with the adapter.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// Whether the length of each output's weights is trained on its own ([`DoRA`](crate::adapter::dora)).
     pub use_dora: bool,
     /// How `A` and `B` start.
@@ -117,8 +119,6 @@ pub struct LoraConfig {
     pub megatron_config: Option<Value>,
     /// Megatron's Python module, of no effect without [`megatron_config`](Self::megatron_config).
     pub megatron_core: Option<String>,
-    /// Training single rows of an embedding: not supported.
-    pub trainable_token_indices: Option<Value>,
     /// The settings of the `LoftQ` initialisation: not supported.
     pub loftq_config: Map<String, Value>,
     /// The settings of the `EVA` initialisation: of no effect on a finished adapter.

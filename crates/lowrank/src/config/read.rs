@@ -167,6 +167,7 @@ impl Reader {
         self.read("bias", &mut config.bias);
         self.read("lora_bias", &mut config.lora_bias);
         self.read("modules_to_save", &mut config.modules_to_save);
+        self.read("trainable_token_indices", &mut config.trainable_token_indices);
         self.read("use_dora", &mut config.use_dora);
         self.read("init_lora_weights", &mut config.init_lora_weights);
         self.read("layers_to_transform", &mut config.layers_to_transform);
@@ -178,7 +179,6 @@ impl Reader {
     fn unsupported(&mut self, config: &mut LoraConfig) {
         self.read("megatron_config", &mut config.megatron_config);
         self.read("megatron_core", &mut config.megatron_core);
-        self.read("trainable_token_indices", &mut config.trainable_token_indices);
         self.read("loftq_config", &mut config.loftq_config);
         self.read("eva_config", &mut config.eva_config);
         self.read("corda_config", &mut config.corda_config);

@@ -152,6 +152,10 @@ fn values_of_a_wrong_type_are_refused() {
         ("loftq_config", vec![json!(null), json!([])]),
         ("auto_mapping", vec![json!("x")]),
         ("target_parameters", vec![json!("x")]),
+        (
+            "trainable_token_indices",
+            vec![json!(1), json!([-1]), json!([1.5]), json!({"emb": 1}), json!({"emb": ["a"]})],
+        ),
         ("megatron_core", vec![json!(1)]),
         ("qalora_group_size", vec![json!("16")]),
         (
@@ -297,8 +301,6 @@ fn keys_that_exclude_each_other() {
 fn what_is_not_supported_is_refused_by_name() {
     for settings in [
         json!({"target_parameters": ["experts.w"]}),
-        json!({"trainable_token_indices": [0]}),
-        json!({"trainable_token_indices": {"emb": [0]}}),
         json!({"layer_replication": [[0, 4]]}),
         json!({"megatron_config": {}}),
         json!({"use_qalora": true}),
@@ -317,6 +319,31 @@ fn what_is_not_supported_is_refused_by_name() {
         }
     }
     assert!(read(json!({"target_parameters": []})).is_ok());
+}
+
+#[test]
+fn token_indices_are_read_checked_and_written_again() {
+    for (settings, indices) in [
+        (json!({"trainable_token_indices": [3, 1]}), [3, 1]),
+        (json!({"trainable_token_indices": {"emb": [2, 0], "a.embed": [5, 6]}}), [5, 6]),
+    ] {
+        let config = read(settings.clone()).unwrap();
+        let tokens = config.trainable_token_indices.as_ref().unwrap();
+        assert_eq!(tokens.of("model.a.embed"), Some(&indices[..]));
+        let again: Value = serde_json::from_str(&config.to_json()).unwrap();
+        assert_eq!(again["trainable_token_indices"], settings["trainable_token_indices"]);
+    }
+    for (settings, part) in [
+        (json!({"trainable_token_indices": []}), "no row of `embed_tokens` would train"),
+        (json!({"trainable_token_indices": {"emb": []}}), "no row of `emb` would train"),
+        (json!({"trainable_token_indices": [1, 2, 1]}), "row 1 of `embed_tokens` is there twice"),
+        (json!({"trainable_token_indices": {"": [1]}}), "empty name"),
+        (json!({"trainable_token_indices": {"emb": [1]}, "modules_to_save": ["emb"]}), "`emb` is in modules_to_save"),
+    ] {
+        for errors in [run_errors(settings.clone()), messages(&read(settings.clone()).unwrap_err())] {
+            assert!(errors.len() == 1 && errors[0].contains(part), "{settings}: {errors:?}");
+        }
+    }
 }
 
 #[test]

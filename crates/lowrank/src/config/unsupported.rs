@@ -36,12 +36,6 @@ impl LoraConfig {
                 "adapters on parameters without a module",
                 true,
             ),
-            (
-                "trainable_token_indices",
-                self.trainable_token_indices.is_some(),
-                "deltas of single rows of an embedding",
-                true,
-            ),
             ("layer_replication", self.layer_replication.is_some(), "layers that are stacked several times", false),
             ("megatron_config", self.megatron_config.is_some(), "Megatron's parallel layers", false),
             ("use_qalora", self.use_qalora, "GPTQ-quantised layers", false),
@@ -91,7 +85,10 @@ impl LoraConfig {
                 if purpose == Purpose::Training {
                     let problem = format!("not supported: {name:?} needs a quantised base model");
                     return Some(
-                        error(problem).with_hint("leave init_lora_weights out, or take \"pissa\" or \"olora\""),
+                        error(problem).with_hint(
+                            "leave init_lora_weights out, or take \"pissa\" or \"olora\", which also begin from a decomposition \
+                            of the weight; for an adapter on a quantised model, make it in PEFT",
+                        ),
                     );
                 }
                 BaseModel::Quantised

@@ -1,6 +1,8 @@
 //! What a configuration may say: ranges, keys that exclude each other, patterns that can be matched.
 
-use super::{InitLoraWeights, LoraConfig, Patterns};
+use std::collections::HashSet;
+
+use super::{InitLoraWeights, LoraConfig, Patterns, TokenIndices};
 use crate::suggest::nearest;
 use crate::target::{Pattern, Role, check_length};
 use crate::{Error, Result, Subject};
@@ -112,11 +114,37 @@ impl LoraConfig {
             let error = error("cannot be used with use_dora");
             problems.push(("lora_bias", error.with_hint("set one of the two to false")));
         }
+        problems.extend(self.token_problems());
         problems.extend(self.initialisation_tables(purpose));
         if self.use_dora && self.init_lora_weights == InitLoraWeights::Mica {
             let error = error("cannot be used with use_dora: PEFT has no such adapter");
             problems
                 .push(("init_lora_weights", error.with_hint("set use_dora to false, or init_lora_weights to true")));
+        }
+        problems
+    }
+
+    fn token_problems(&self) -> Problems {
+        let mut problems = Vec::new();
+        let saved = self.modules_to_save.as_deref().unwrap_or_default();
+        for (name, indices) in self.trainable_token_indices.iter().flat_map(TokenIndices::entries) {
+            let mut seen = HashSet::new();
+            if name.is_empty() {
+                problems.push(("trainable_token_indices", error("empty name")));
+            }
+            if indices.is_empty() {
+                let error = error(format!("no row of `{name}` would train"));
+                problems
+                    .push(("trainable_token_indices", error.with_hint("leave it out, or name rows by their number")));
+            }
+            if let Some(twice) = indices.iter().find(|index| !seen.insert(**index)) {
+                let error = error(format!("row {twice} of `{name}` is there twice"));
+                problems.push(("trainable_token_indices", error.with_hint("name each row once")));
+            }
+            if saved.iter().any(|saved| saved == name) {
+                let error = error(format!("`{name}` is in modules_to_save, where it trains in full"));
+                problems.push(("trainable_token_indices", error.with_hint("name it in one of the two")));
+            }
         }
         problems
     }

@@ -130,6 +130,37 @@ impl LayerIndices {
     }
 }
 
+/// The value of `trainable_token_indices`: which rows of an embedding train, in the order in which their values are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenIndices {
+    /// Rows of the token embedding: the module `embed_tokens`, or a model's only embedding.
+    Embedding(Vec<usize>),
+    /// Rows of the modules whose path ends with a name, with or without a dot before; the first that matches counts.
+    Modules(Vec<(String, Vec<usize>)>),
+}
+
+impl TokenIndices {
+    /// The lists, each with its name.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let (own, named) = match self {
+            Self::Embedding(indices) => (Some(("embed_tokens", indices.as_slice())), &[][..]),
+            Self::Modules(modules) => (None, modules.as_slice()),
+        };
+        own.into_iter().chain(named.iter().map(|(name, indices)| (name.as_str(), indices.as_slice())))
+    }
+
+    /// The rows of the module at `path`.
+    #[must_use]
+    pub fn of(&self, path: &str) -> Option<&[usize]> {
+        match self {
+            Self::Embedding(indices) => Some(indices),
+            Self::Modules(modules) => {
+                modules.iter().find(|(name, _)| path.ends_with(name.as_str())).map(|(_, indices)| indices.as_slice())
+            }
+        }
+    }
+}
+
 /// Values of a file that would be written in another spelling: what would be written, and what was found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AsFound(pub(super) Vec<(&'static str, Value, Value)>);
@@ -248,12 +279,34 @@ impl FromValue for Patterns {
 
 impl FromValue for LayerIndices {
     fn from_value(value: &Value) -> Option<Self> {
-        let list = || value.as_array()?.iter().map(usize::from_value).collect::<Option<_>>();
-        usize::from_value(value).map(Self::One).or_else(|| list().map(Self::List))
+        usize::from_value(value).map(Self::One).or_else(|| Vec::from_value(value).map(Self::List))
     }
 
     fn expected() -> String {
         "a layer's number or a list of them".into()
+    }
+}
+
+impl FromValue for Vec<usize> {
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(usize::from_value).collect()
+    }
+
+    fn expected() -> String {
+        "a list of whole numbers, not negative".into()
+    }
+}
+
+impl FromValue for TokenIndices {
+    fn from_value(value: &Value) -> Option<Self> {
+        if value.is_null() {
+            return None;
+        }
+        Vec::from_value(value).map(Self::Embedding).or_else(|| Vec::from_value(value).map(Self::Modules))
+    }
+
+    fn expected() -> String {
+        "a list of row numbers, or an object with one for each module".into()
     }
 }
 

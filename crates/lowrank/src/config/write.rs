@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::python_json::{dumps, sorted};
-use super::{InitLoraWeights, LayerIndices, LoraConfig, PEFT_VERSION, Patterns};
+use super::{InitLoraWeights, LayerIndices, LoraConfig, PEFT_VERSION, Patterns, TokenIndices};
 use crate::adapter::{DoraNorm, GroupMode};
 
 /// The key under which a file holds what PEFT has no key for.
@@ -102,7 +102,7 @@ impl LoraConfig {
             ("target_modules", patterns(self.target_modules.as_ref())),
             ("target_parameters", json!(self.target_parameters)),
             ("task_type", json!(self.task_type)),
-            ("trainable_token_indices", json!(self.trainable_token_indices)),
+            ("trainable_token_indices", tokens(self.trainable_token_indices.as_ref())),
             ("use_bdlora", json!(self.use_bdlora)),
             ("use_dora", self.use_dora.into()),
             ("use_qalora", self.use_qalora.into()),
@@ -125,6 +125,14 @@ fn layers(layers: Option<&LayerIndices>) -> Value {
         None => Value::Null,
         Some(LayerIndices::One(index)) => (*index).into(),
         Some(LayerIndices::List(indices)) => indices.as_slice().into(),
+    }
+}
+
+fn tokens(tokens: Option<&TokenIndices>) -> Value {
+    match tokens {
+        None => Value::Null,
+        Some(TokenIndices::Embedding(indices)) => indices.as_slice().into(),
+        Some(TokenIndices::Modules(modules)) => object(modules, |indices| indices.as_slice().into()),
     }
 }
 

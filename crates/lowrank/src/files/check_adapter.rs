@@ -21,6 +21,8 @@ pub struct Check {
     pub modules: Vec<CheckedModule>,
     /// Tensors of the base that the adapter replaces.
     pub replaced: Vec<String>,
+    /// Tensors of the base of which the adapter replaces rows.
+    pub rows: Vec<String>,
 }
 
 /// A module that fits.
@@ -61,6 +63,8 @@ pub fn check_adapter(base: &Path, adapter: &Path) -> Result<Check> {
         Ok(changes) => {
             let replaced = changes.iter().filter(|(_, Change { replaced, .. })| *replaced);
             check.replaced = replaced.map(|(name, _)| name.clone()).collect();
+            let rows = changes.iter().filter(|(_, change)| change.tokens.is_some());
+            check.rows = rows.map(|(name, _)| name.clone()).collect();
         }
     }
     for (path, tensors) in &state.modules {

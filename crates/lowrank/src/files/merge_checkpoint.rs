@@ -8,6 +8,7 @@ use super::adapter_dir::{self, Adapter};
 use super::atomic::{AtomicFile, parent};
 use super::checkpoint::{Checkpoint, Shard};
 use super::copy_model::{check_replaceable, copy_rest};
+use super::header::TensorInfo;
 use super::limits;
 use super::merge_layout::{Layout, Output, Part};
 use super::merge_plan::{Change, plan};
@@ -19,6 +20,7 @@ use super::weight_norm::{Normed, narrowed};
 use super::writer::Writer;
 use crate::adapter::merge::RowMerge;
 use crate::adapter::tensor::{Tensor, float_type};
+use crate::adapter::tokens::replace;
 use crate::adapter::{MergeReport, merge, merge_bias};
 use crate::error::{Error, Result, Subject};
 
@@ -75,6 +77,8 @@ pub struct MergeSummary {
     pub replaced: Vec<String>,
     /// The weights that were folded and have no adapter.
     pub folded: Vec<String>,
+    /// The tensors of which some rows were replaced (`trainable_token_indices`), and how many.
+    pub rows: Vec<(String, usize)>,
     /// How many tensors are as they were.
     pub unchanged: usize,
     /// Files of the base folder that are not in the output: weights in other formats, adapters, hidden entries.
@@ -281,6 +285,9 @@ impl<'a> Merging<'a> {
             base = Base::Saved(cast(saved, self.model, name).map_err(here)?);
             self.summary.replaced.push(name.to_owned());
         }
+        if let Some(module) = &change.tokens {
+            return self.rows(name, module, &base, writer).map_err(here);
+        }
         let Some((module, layer)) = &change.module else { return writer.write(name, &base.whole(name)?) };
         let factors = self.adapter.state.factors(module, layer, &self.adapter.config)?;
         let Some(float) = self.model.get(name).and_then(|info| float_type(info.dtype)) else {
@@ -297,6 +304,29 @@ impl<'a> Merging<'a> {
             merge_rows(&base, name, &mut merging, writer).map_err(here)?
         };
         self.summary.merged.push((name.to_owned(), report));
+        Ok(())
+    }
+
+    /// Writes a tensor with the rows that the adapter trained of `module` in it.
+    fn rows(&mut self, name: &str, module: &str, base: &Base<'_>, writer: &mut Writer<'_>) -> Result<()> {
+        let indices = self.adapter.config.trainable_token_indices.as_ref().and_then(|tokens| tokens.of(module));
+        let (Some(info), Some(indices)) = (self.model.get(name), indices.map(<[usize]>::to_vec)) else {
+            return Err(Error::new(Subject::Merge, "not in `trainable_token_indices`"));
+        };
+        let (Some(rows), &[height, width]) = (self.adapter.state.tokens.remove(module), info.shape.as_slice()) else {
+            return Err(Error::new(Subject::Merge, "there are no rows for it"));
+        };
+        let rows = cast_to(rows, info, vec![indices.len(), width])?;
+        let row_bytes = rows.data().len() / indices.len().max(1);
+        let step = (limits::MERGE_BYTES / row_bytes.max(1)).max(1);
+        let mut buffer = Vec::new();
+        for first in (0..height).step_by(step) {
+            let last = (first + step).min(height);
+            base.read(name, (first * row_bytes) as u64..(last * row_bytes) as u64, &mut buffer)?;
+            replace(&mut buffer, first, row_bytes, &indices, rows.data());
+            writer.write(name, &buffer)?;
+        }
+        self.summary.rows.push((name.to_owned(), indices.len()));
         Ok(())
     }
 }
@@ -356,13 +386,20 @@ fn merge_rows(base: &Base<'_>, name: &str, merging: &mut RowMerge, writer: &mut 
 
 /// A tensor that the adapter saved, in the type of the one it replaces.
 fn cast(saved: Tensor, model: &Checkpoint, name: &str) -> Result<Tensor> {
-    let Some(info) = model.get(name).filter(|info| info.dtype != saved.dtype()) else { return finite(saved) };
+    let Some(info) = model.get(name) else { return finite(saved) };
+    cast_to(saved, info, info.shape.clone())
+}
+
+fn cast_to(saved: Tensor, info: &TensorInfo, shape: Vec<usize>) -> Result<Tensor> {
+    if info.dtype == saved.dtype() {
+        return finite(saved);
+    }
     let (Some(values), Some(float)) = (saved.values(), float_type(info.dtype)) else {
         return Err(Error::new(Subject::Merge, "the saved tensor has another type than the base's")
             .found(saved.dtype())
             .expected(info.dtype));
     };
-    finite(Tensor::from_values(float, info.shape.clone(), &values)?)
+    finite(Tensor::from_values(float, shape, &values)?)
 }
 
 fn finite(tensor: Tensor) -> Result<Tensor> {

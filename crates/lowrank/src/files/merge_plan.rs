@@ -7,7 +7,8 @@ use super::checkpoint::Checkpoint;
 use super::weight_norm::Normed;
 use crate::adapter::infer::infer_layer;
 use crate::adapter::state_dict::ModuleTensors;
-use crate::adapter::tensor::{Dtype, float_type};
+use crate::adapter::tensor::{Dtype, Tensor, float_type};
+use crate::adapter::tokens::check_fit;
 use crate::adapter::{Layer, LayerKind};
 use crate::config::LoraConfig;
 use crate::error::{Error, Result, Subject};
@@ -20,6 +21,8 @@ pub(super) struct Change {
     pub replaced: bool,
     /// It gets the delta of this module's factors, on this layer.
     pub module: Option<(String, Layer)>,
+    /// Some of its rows are replaced by those that the adapter trained for this module.
+    pub tokens: Option<String>,
 }
 
 /// The changes by the base tensor's name; of a weight with weight normalisation by the name that it would have without. Every tensor of the adapter is in one of them.
@@ -35,6 +38,12 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
         match replaceable(base, parameter, tensor.shape()) {
             Ok(()) => changes.entry(parameter.clone()).or_default().replaced = true,
             Err(error) => errors.push(error.at(format_args!("tensor `{parameter}`"))),
+        }
+    }
+    for (path, tensor) in &adapter.state.tokens {
+        match tokens(base, path, tensor, adapter) {
+            Ok(()) => changes.entry(format!("{path}.weight")).or_default().tokens = Some(path.clone()),
+            Err(error) => errors.push(error.at(format_args!("trained rows of `{path}`"))),
         }
     }
     for (path, module) in &adapter.state.modules {
@@ -59,6 +68,24 @@ pub(super) fn plan(base: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<Stri
 fn parameter(base: &Checkpoint, module: &str, name: &str) -> String {
     let [with_dot, joined] = ['.', '_'].map(|joint| format!("{module}{joint}{name}"));
     if base.get(&with_dot).is_none() && base.get(&joined).is_some() { joined } else { with_dot }
+}
+
+fn tokens(base: &Checkpoint, path: &str, rows: &Tensor, adapter: &Adapter) -> Result<()> {
+    let name = format!("{path}.weight");
+    let Some(info) = base.get(&name) else { return Err(missing(base, &name)) };
+    check_float(info.dtype)?;
+    let indices = adapter.config.trainable_token_indices.as_ref().and_then(|tokens| tokens.of(path));
+    check_fit(&info.shape, indices.unwrap_or_default(), rows.shape())
+}
+
+fn check_float(dtype: Dtype) -> Result<()> {
+    if float_type(dtype).is_some() {
+        return Ok(());
+    }
+    Err(Error::new(Subject::Merge, "the base weight is not floating point")
+        .found(dtype)
+        .expected("F32, F64, F16 or BF16")
+        .with_hint("merge into the model as it was before it was quantised"))
 }
 
 fn replaceable(base: &Checkpoint, parameter: &str, shape: &[usize]) -> Result<()> {
@@ -91,12 +118,7 @@ pub(super) fn weight(base: &Checkpoint, name: &str) -> Result<Option<(Dtype, Vec
 fn adapted(base: &Checkpoint, path: &str, module: &ModuleTensors, config: &LoraConfig) -> Result<Layer> {
     let name = weight_of_module(base, path);
     let Some((dtype, shape)) = weight(base, &name)? else { return Err(missing(base, &name)) };
-    if float_type(dtype).is_none() {
-        return Err(Error::new(Subject::Merge, "the base weight is not floating point")
-            .found(dtype)
-            .expected("F32, F64, F16 or BF16")
-            .with_hint("merge into the model as it was before it was quantised"));
-    }
+    check_float(dtype)?;
     let layer = infer_layer(&shape, module, path, config)?;
     if module.bias.is_some() {
         let bias = parameter(base, path, "bias");

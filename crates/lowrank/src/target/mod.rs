@@ -17,6 +17,7 @@ mod saved;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub(crate) use pattern::{Pattern, Role, check_length};
 
@@ -63,6 +64,8 @@ pub struct Resolution {
     pub targets: Vec<Target>,
     /// The paths of the modules that train in full and are saved; none is inside another.
     pub modules_to_save: Vec<String>,
+    /// The modules of which single rows train, each with the rows.
+    pub token_indices: Vec<(String, Vec<usize>)>,
     /// What a saved configuration has to say for `target_modules`: the configured value, but the paths of the targets
     /// in place of a word such as `all-conv`, which PEFT would take for a pattern.
     pub target_modules: Patterns,
@@ -82,6 +85,8 @@ pub struct Resolution {
 /// - `exclude_modules` matches in the same ways. Modules in `modules_to_save`, and all inside them, get no adapter.
 /// - A name in `modules_to_save` matches every path that ends with it, with or without a dot before.
 ///   Tasks add their heads: `SEQ_CLS` and `TOKEN_CLS` `classifier` and `score`, `QUESTION_ANS` `qa_outputs`.
+/// - `trainable_token_indices` are rows of the embeddings whose path ends with a name, with or without a dot before; a list
+///   without a name is for `embed_tokens`, or for the model's only embedding.
 /// - `rank_pattern` and `alpha_pattern` give the value of the first key that matches, as [`LoraConfig::rank_for`] has it.
 ///
 /// `config` is a valid one: see [`LoraConfig::validate`].
@@ -98,9 +103,10 @@ pub fn resolve(config: &LoraConfig, modules: &[ModuleInfo]) -> Result<Resolution
     survey.report(config, &modules, &mut findings);
     let modules_to_save = saved::modules(config, &modules, &survey.targets, &mut findings);
     let targets = rank::targets(config, &survey.targets, &mut findings)?;
+    let token_indices = tokens::modules(config, &modules, &survey.targets, &modules_to_save, &mut findings);
     let target_modules = survey.target_modules(config, &mut findings);
     Error::all(findings.errors)?;
-    Ok(Resolution { targets, modules_to_save, target_modules, warnings: findings.warnings })
+    Ok(Resolution { targets, modules_to_save, token_indices, target_modules, warnings: findings.warnings })
 }
 
 /// The value of the first key that matches `path`, of `rank_pattern` or `alpha_pattern`.

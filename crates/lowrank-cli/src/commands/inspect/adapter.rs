@@ -50,7 +50,7 @@ struct Module {
     parameters: usize,
 }
 
-/// A parameter of the base that the adapter brings a new value for.
+/// A parameter of the base, or some rows of one, that the adapter brings new values for.
 #[derive(Debug, Serialize)]
 struct Saved {
     name: String,
@@ -75,16 +75,19 @@ impl Report {
         let Adapter { config, state, .. } = adapter;
         let modules = state.modules.iter().map(|(name, tensors)| Module::of(name, tensors, &config));
         let modules = modules.collect::<Result<Vec<_>>>()?;
-        let saved: Vec<_> = state.saved.iter().map(|(name, tensor)| Saved::of(name, tensor)).collect();
+        let mut saved: Vec<_> = state.saved.iter().map(|(name, tensor)| Saved::of(name, tensor)).collect();
+        let rows = |module: &String| format!("{module}.token_adapter.trainable_tokens_delta");
+        saved.extend(state.tokens.iter().map(|(module, tensor)| Saved::of(&rows(module), tensor)));
         let tensors = state.modules.values().flat_map(|module| module.parts().map(|(_, tensor)| tensor));
-        let bytes = tensors.chain(state.saved.values()).map(|tensor| tensor.data().len()).sum();
+        let beside = || state.saved.values().chain(state.tokens.values());
+        let bytes = tensors.chain(beside()).map(|tensor| tensor.data().len()).sum();
         let factors: usize = modules.iter().map(|module| module.parameters).sum();
         let broken = modules.iter().map(|module| module.non_finite).chain(saved.iter().map(|saved| saved.non_finite));
         Ok(Self {
             path: dir.display().to_string(),
             base_model: config.base_model_name_or_path,
             peft_version: config.peft_version,
-            parameters: factors + state.saved.values().map(values).sum::<usize>(),
+            parameters: factors + beside().map(values).sum::<usize>(),
             bytes,
             dead: modules.iter().filter(|module| module.dead).count(),
             non_finite: broken.sum(),

@@ -68,7 +68,7 @@ pub struct CombinedModule {
 ///
 /// # Errors
 /// When a setting is wrong, or there are no adapters; when two save different values of one parameter, or one saves a
-/// module that another adapts; when one has `lora_bias` and another an embedding, which PEFT refuses in one adapter; for
+/// module that another adapts; when one has trained rows (`trainable_token_indices`), or `lora_bias` and another an embedding, which PEFT refuses in one adapter; for
 /// `DoRA`, whose magnitudes do not add. All modules at once: when the adapters' shapes differ, and as [`combine`].
 pub fn combine_adapters(
     sources: &[Source<'_>],
@@ -80,6 +80,7 @@ pub fn combine_adapters(
         return Err(Error::new(Subject::Adapter, "there is no adapter to combine"));
     };
     check_dora(sources)?;
+    check_tokens(sources)?;
     let mut state = StateDict { saved: saved(sources)?, copies: copies(sources), ..StateDict::default() };
     let (mut modules, mut errors) = (Vec::new(), Vec::new());
     let paths: BTreeSet<&String> = sources.iter().flat_map(|source| source.state.modules.keys()).collect();
@@ -104,6 +105,16 @@ pub fn combine_adapters(
 fn check_dora(sources: &[Source<'_>]) -> Result<()> {
     let checked = sources.iter().map(|source| super::check_dora(source.config.use_dora).map_err(|e| e.at(source.name)));
     Error::all(checked.filter_map(Result::err).collect())
+}
+
+fn check_tokens(sources: &[Source<'_>]) -> Result<()> {
+    let rows = sources.iter().flat_map(|source| source.state.tokens.keys().map(move |module| (source.name, module)));
+    let errors = rows.map(|(name, module)| {
+        Error::new(Subject::Adapter, "trained rows are no delta, and cannot be combined")
+            .at(format_args!("{name}: trained rows of `{module}`"))
+            .with_hint("merge one adapter into the base, and the other into the result")
+    });
+    Error::all(errors.collect())
 }
 
 /// The factors of one module.

@@ -202,6 +202,6 @@ fn first(names: &[String]) -> String {
     match names {
         [] => "nothing".to_owned(),
         [one] => format!("`{one}`"),
-        [one, others @ ..] => format!("`{one}` and {} others", others.len()),
+        [one, others @ ..] => format!("`{one}` and {} more", others.len()),
     }
 }

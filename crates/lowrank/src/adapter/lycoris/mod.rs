@@ -211,8 +211,8 @@ impl Locon {
 fn check_kind(kind: LayerKind) -> Result<()> {
     match kind {
         LayerKind::Linear | LayerKind::Conv1d | LayerKind::Conv2d | LayerKind::Conv3d => Ok(()),
-        LayerKind::Embedding | LayerKind::Conv1D => {
-            Err(Error::new(Subject::Adapter, format!("LyCORIS has no adapter for a {kind}"))
+        LayerKind::Embedding | LayerKind::Conv1D | LayerKind::ConvTranspose1d | LayerKind::ConvTranspose2d => {
+            Err(Error::new(Subject::Adapter, format!("LyCORIS has no adapter for {kind} layers"))
                 .expected("Linear, Conv1d, Conv2d and Conv3d")
                 .with_hint("merge the adapter into its base: `lowrank merge`"))
         }

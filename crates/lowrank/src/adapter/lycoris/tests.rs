@@ -91,7 +91,7 @@ fn malformed_modules_are_refused() {
         (LayerKind::Linear, &[5, 3][..], "`lora_up.weight` does not fit a Linear"),
         (LayerKind::Linear, &[4, 4], "`lora_down.weight` does not fit a Linear"),
         (LayerKind::Conv1d, &[4, 3, 2], "`lora_down.weight` does not fit a Conv1d"),
-        (LayerKind::Embedding, &[3, 4], "LyCORIS has no adapter for a Embedding"),
+        (LayerKind::Embedding, &[3, 4], "LyCORIS has no adapter for Embedding layers"),
     ] {
         let layer = Layer::new(kind, shape, 1).unwrap();
         assert_eq!(locon.factors(&layer).unwrap_err().problem(), problem);
@@ -116,6 +116,10 @@ fn without_alpha_or_with_zero_the_scale_is_one() {
         let locon = Locon::new(draw("down", &[2, 3]), draw("up", &[4, 2]), None, alpha.as_ref(), None).unwrap();
         assert_eq!(locon.factors(&layer).unwrap().scale().to_bits(), scale.to_bits());
     }
+}
+
+fn number(rank: usize) -> f64 {
+    f64::from(u32::try_from(rank).unwrap())
 }
 
 fn shapes() -> impl Strategy<Value = (Vec<usize>, usize, usize)> {
@@ -163,7 +167,7 @@ proptest! {
             let terms = (0..r * r).map(|pq| (pq / r, pq % r)).map(|(p, q)| {
                 f64::from(u[o * r + p]) * f64::from(m[(p * r + q) * taps + t]) * f64::from(d[q * inputs + i])
             });
-            expected.push(3.0 / r as f64 * terms.sum::<f64>());
+            expected.push(3.0 / number(r) * terms.sum::<f64>());
         }
         assert_same_delta(&locon.factors(&layer).unwrap(), &expected)?;
     }
@@ -179,7 +183,7 @@ proptest! {
         let factors = Factors::new(layer.clone(), mode, rank, 1.5, a, b, None).unwrap().project().0;
         let magnitude = Magnitude { values: values("m", vec![layer.out_features()]), norm: DoraNorm::Exact };
         let factors = if dora { factors.with_magnitude(magnitude).unwrap() } else { factors };
-        let locon = Locon::from_factors(&factors, 1.5 * rank as f64, FloatType::F32).unwrap();
+        let locon = Locon::from_factors(&factors, 1.5 * number(rank), FloatType::F32).unwrap();
         let tensors = locon.into_tensors("lycoris_a_b").unwrap();
         let again = Named::from_tensors(tensors, None).unwrap().modules["a_b"].factors(&layer).unwrap();
         prop_assert_eq!(again.rank(), rank);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::adapter_dir::{self, Adapter};
 use super::super::checkpoint::Checkpoint;
-use super::super::merge_plan::plan;
+use super::super::merge_plan::{plan, weight, weight_of_module};
 use super::super::read::exists;
 use super::super::storage::Disk;
 use super::super::writer;
@@ -101,19 +101,20 @@ fn one(
 
 /// What an adapter has beside its factors, for which LyCORIS has no place.
 fn unplaced(Adapter { state, .. }: &Adapter) -> Result<()> {
-    let StateDict { saved, .. } = state;
+    let StateDict { saved, tokens, .. } = state;
     let refuse = |name: &String, what: &str| {
         Error::new(Subject::Adapter, format!("{what} has no place in a LyCORIS file"))
             .at(format_args!("tensor `{name}`"))
             .with_hint("merge the adapter into its base: `lowrank merge`")
     };
-    Error::all(saved.keys().map(|name| refuse(name, "a parameter that is saved in full")).collect())
+    let saved = saved.keys().map(|name| refuse(name, "a parameter that is saved in full"));
+    Error::all(saved.chain(tokens.keys().map(|name| refuse(name, "a row that was trained"))).collect())
 }
 
 /// What is known of the modules' kinds beside the shapes.
 enum Kinds {
     /// A base that the adapter fits.
-    Base(Checkpoint, bool),
+    Base(Checkpoint, Box<LoraConfig>),
     /// The configuration's word, whether there is a transformers' `Conv1D`.
     Word(bool),
 }
@@ -123,19 +124,19 @@ impl Kinds {
         let Some(base) = base else { return Ok(Self::Word(adapter.config.fan_in_fan_out)) };
         let base = Checkpoint::open(base)?;
         plan(&base, adapter)?;
-        Ok(Self::Base(base, adapter.config.fan_in_fan_out))
+        Ok(Self::Base(base, Box::new(adapter.config.clone())))
     }
 
     fn check(&self, path: &str, module: &ModuleTensors) -> Result<()> {
-        let conv1d = || Error::new(Subject::Adapter, "LyCORIS has no adapter for transformers' Conv1D");
+        let conv1d = || Error::new(Subject::Adapter, "LyCORIS has no adapter for Conv1D layers");
         match self {
             Self::Word(true) if module.a.shape().len() == 2 && !module.embedding => Err(conv1d()
                 .found("`fan_in_fan_out` true")
                 .with_hint("name the base with `--base`: its weights tell which modules are plain linear layers")),
             Self::Word(_) => Ok(()),
-            Self::Base(base, fan_in_fan_out) => {
-                let shape = base.get(&format!("{path}.weight")).map(|info| info.shape.clone()).unwrap_or_default();
-                match infer_layer(&shape, module, *fan_in_fan_out)?.kind() {
+            Self::Base(base, config) => {
+                let shape = weight(base, &weight_of_module(base, path))?.map(|(_, shape)| shape).unwrap_or_default();
+                match infer_layer(&shape, module, path, config)?.kind() {
                     LayerKind::Conv1D => Err(conv1d().with_hint("merge the adapter into its base: `lowrank merge`")),
                     _ => Ok(()),
                 }

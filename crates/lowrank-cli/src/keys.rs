@@ -193,6 +193,13 @@ pub const KEYS: &[Key] = &[
     key(Section::Train, "lorafa", Kind::Flag, "", "LoRA-FA: leave A as it began, and train B alone"),
     key(
         Section::Train,
+        "trainable",
+        Kind::Names,
+        "NAMES",
+        "Without an adapter: only these modules and parameters, by name or the end of their path",
+    ),
+    key(
+        Section::Train,
         "schedule",
         Kind::Word(&["constant", "linear", "cosine"]),
         "NAME",

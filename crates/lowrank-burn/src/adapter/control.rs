@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use burn::module::ParamId;
@@ -12,7 +13,14 @@ use super::Mixed;
 
 /// A handle to the shared state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Control(Arc<RwLock<State>>);
+pub(crate) struct Control(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: RwLock<State>,
+    /// How often the state was opened to be changed.
+    revision: AtomicU64,
+}
 
 /// Which adapters are in force.
 #[derive(Debug)]
@@ -70,11 +78,18 @@ impl State {
 
 impl Control {
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        let guard = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.revision.fetch_add(1, Ordering::Release);
+        guard
+    }
+
+    /// A number that is another one after every change.
+    pub fn revision(&self) -> u64 {
+        self.0.revision.load(Ordering::Acquire)
     }
 
     /// Runs `work` with another value in a field, which has its own again afterwards, also when `work` panics.

@@ -39,6 +39,11 @@ impl LoraAdapter {
         Self { changes, param, control }
     }
 
+    /// What says which adapters are in force.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// The changes that are in force, in the order in which their adapters were activated, each with the factor its
     /// adapter was scaled by.
     #[must_use]

@@ -7,6 +7,7 @@
 mod base;
 mod dtype;
 pub mod fracast;
+pub mod silero_vad;
 pub mod tcn;
 mod weight_norm;
 mod weights;
@@ -30,6 +31,8 @@ pub enum Architecture {
     Fracast(fracast::FracastConfig),
     /// `"model_type": "whisper"`.
     Whisper(whisper::WhisperConfig),
+    /// `"model_type": "silero_vad"`.
+    SileroVad(silero_vad::SileroVadConfig),
 }
 
 /// The network of one architecture.
@@ -41,9 +44,11 @@ pub enum Network {
     Fracast(fracast::Fracast),
     /// Speech to text.
     Whisper(whisper::Whisper),
+    /// A voice activity detector.
+    SileroVad(silero_vad::SileroVad),
 }
 
-const MODEL_TYPES: [&str; 3] = ["tcn", "fracast", "whisper"];
+const MODEL_TYPES: [&str; 4] = ["tcn", "fracast", "whisper", "silero_vad"];
 
 impl Architecture {
     /// Reads the keys of `model_type`'s own configuration.
@@ -55,6 +60,7 @@ impl Architecture {
             "tcn" => tcn::TcnConfig::from_map(keys).map(Self::Tcn),
             "fracast" => fracast::FracastConfig::from_map(keys).map(Self::Fracast),
             "whisper" => whisper::WhisperConfig::from_map(keys).map(Self::Whisper),
+            "silero_vad" => silero_vad::SileroVadConfig::from_map(keys).map(Self::SileroVad),
             other => {
                 let error =
                     Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
@@ -74,6 +80,7 @@ impl Architecture {
             Self::Tcn(config) => ("tcn", serde_json::to_value(config)),
             Self::Fracast(config) => ("fracast", serde_json::to_value(config)),
             Self::Whisper(config) => ("whisper", serde_json::to_value(config)),
+            Self::SileroVad(config) => ("silero_vad", serde_json::to_value(config)),
         };
         let mut map = Map::new();
         map.insert("model_type".into(), model_type.into());
@@ -90,6 +97,7 @@ impl Architecture {
             Self::Tcn(config) => Network::Tcn(tcn::Tcn::new(config, classes, device)),
             Self::Fracast(config) => Network::Fracast(fracast::Fracast::new(config, device)),
             Self::Whisper(config) => Network::Whisper(whisper::Whisper::new(config, device)),
+            Self::SileroVad(config) => Network::SileroVad(silero_vad::SileroVad::new(config, device)),
         }
     }
 
@@ -98,7 +106,7 @@ impl Architecture {
     pub fn channels(&self) -> usize {
         match self {
             Self::Tcn(config) => config.in_channels,
-            Self::Fracast(_) | Self::Whisper(_) => 1,
+            Self::Fracast(_) | Self::Whisper(_) | Self::SileroVad(_) => 1,
         }
     }
 }
@@ -124,6 +132,7 @@ impl Network {
             Self::Tcn(tcn) => Ok(tcn.forward(input)),
             Self::Fracast(_) => no_classes("fracast"),
             Self::Whisper(_) => no_classes("whisper"),
+            Self::SileroVad(_) => no_classes("silero_vad"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{classification, forecasting, transcription};
+use super::{classification, forecasting, transcription, voice_activity};
 
 /// One pass over a split. Displays as a table; as JSON it holds every number of it, and its task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Evaluation {
     Forecasting(forecasting::Evaluation),
     /// Of recordings that have a text.
     Transcription(transcription::Evaluation),
+    /// Of frames that are speech or not.
+    VoiceActivity(voice_activity::Evaluation),
 }
 
 /// One figure of an evaluation.
@@ -76,6 +78,7 @@ impl Evaluation {
             Self::Classification(evaluation) => evaluation.samples,
             Self::Forecasting(evaluation) => evaluation.forecasts,
             Self::Transcription(evaluation) => evaluation.samples,
+            Self::VoiceActivity(evaluation) => evaluation.all.frames,
         }
     }
 
@@ -86,6 +89,7 @@ impl Evaluation {
             Self::Classification(evaluation) => evaluation.scores(),
             Self::Forecasting(evaluation) => evaluation.scores(),
             Self::Transcription(evaluation) => evaluation.scores(),
+            Self::VoiceActivity(evaluation) => evaluation.scores(),
         }
     }
 
@@ -106,7 +110,7 @@ impl Evaluation {
     pub fn classification(&self) -> Option<&classification::Evaluation> {
         match self {
             Self::Classification(evaluation) => Some(evaluation),
-            Self::Forecasting(_) | Self::Transcription(_) => None,
+            Self::Forecasting(_) | Self::Transcription(_) | Self::VoiceActivity(_) => None,
         }
     }
 }
@@ -117,6 +121,7 @@ impl fmt::Display for Evaluation {
             Self::Classification(evaluation) => evaluation.fmt(f),
             Self::Forecasting(evaluation) => evaluation.fmt(f),
             Self::Transcription(evaluation) => evaluation.fmt(f),
+            Self::VoiceActivity(evaluation) => evaluation.fmt(f),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::data::{self, Reading, Split};
 /// The recordings of a run.
 #[derive(Debug, Clone)]
 pub enum Manifest {
-    /// Each with a label, or with a text for transcription.
+    /// Each with a label, a text for transcription, or a label track for voice activity.
     Recordings(data::Manifest),
     /// Parts of series: for forecasting.
     Series(forecasting::Manifest),
@@ -28,6 +28,7 @@ impl Manifest {
             None => data::Manifest::read(path, None)?,
             Some(Task::Classification(classifier)) => data::Manifest::read(path, Some(&classifier.labels))?,
             Some(Task::Transcription(_)) => data::Manifest::read_texts(path)?,
+            Some(Task::VoiceActivity(_)) => data::Manifest::read_tracks(path)?,
             Some(Task::Forecasting(_)) => return forecasting::Manifest::read(path).map(Self::Series),
         };
         manifest.reading = reading;
@@ -43,6 +44,7 @@ impl Manifest {
         let labels = match task {
             Task::Classification(classifier) => &*classifier.labels,
             Task::Transcription(_) => &[String::new()],
+            Task::VoiceActivity(_) => &[],
             Task::Forecasting(_) => return forecasting::Manifest::of_series(paths).map(Self::Series),
         };
         let mut manifest = data::Manifest::of_recordings(paths, labels)?;

@@ -10,6 +10,7 @@ mod examples;
 pub mod forecasting;
 mod manifest;
 pub mod transcription;
+pub mod voice_activity;
 
 use std::path::Path;
 
@@ -33,6 +34,8 @@ pub enum Task {
     Forecasting(forecasting::Forecaster),
     /// A text for each recording.
     Transcription(transcription::Transcriber),
+    /// Speech or none for each frame of a recording.
+    VoiceActivity(voice_activity::Detector),
 }
 
 impl Task {
@@ -44,6 +47,7 @@ impl Task {
         match model_type {
             "fracast" => forecasting::Forecaster::read(keys).map(Self::Forecasting),
             "whisper" => transcription::Transcriber::read(keys, dir).map(Self::Transcription),
+            "silero_vad" => voice_activity::Detector::take(keys).map(Self::VoiceActivity),
             _ => classification::Classifier::take(keys).map(Self::Classification),
         }
     }
@@ -54,7 +58,7 @@ impl Task {
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         match self {
-            Self::Classification(_) | Self::Forecasting(_) => Ok(()),
+            Self::Classification(_) | Self::Forecasting(_) | Self::VoiceActivity(_) => Ok(()),
             Self::Transcription(transcriber) => transcriber.write(dir),
         }
     }
@@ -68,6 +72,7 @@ impl Task {
             Self::Classification(classifier) => classifier.check(architecture.channels()),
             Self::Forecasting(_) => Ok(()),
             Self::Transcription(transcriber) => transcriber.check(architecture),
+            Self::VoiceActivity(detector) => detector.check(architecture),
         }
     }
 
@@ -77,6 +82,7 @@ impl Task {
         match self {
             Self::Classification(classifier) => classifier.to_map(),
             Self::Forecasting(_) | Self::Transcription(_) => Map::new(),
+            Self::VoiceActivity(detector) => detector.to_map(),
         }
     }
 
@@ -87,6 +93,7 @@ impl Task {
             Self::Classification(classifier) => classifier.signal.rate,
             Self::Forecasting(_) => 1.0,
             Self::Transcription(_) => transcription::Transcriber::rate(),
+            Self::VoiceActivity(detector) => detector.signal.rate,
         }
     }
 
@@ -97,6 +104,7 @@ impl Task {
             Self::Classification(classifier) => classifier.labels.len(),
             Self::Forecasting(forecaster) => forecaster.quantiles.len(),
             Self::Transcription(transcriber) => transcriber.tokens.len(),
+            Self::VoiceActivity(_) => 1,
         }
     }
 
@@ -118,6 +126,9 @@ impl Task {
             }
             (Self::Transcription(transcriber), Manifest::Recordings(manifest)) => {
                 Ok(Box::new(transcription::Utterances::load(manifest, split, transcriber, config)?))
+            }
+            (Self::VoiceActivity(detector), Manifest::Recordings(manifest)) => {
+                Ok(Box::new(voice_activity::Recordings::load(manifest, split, detector, config)?))
             }
             (_, manifest) => {
                 Err(Error::new(Subject::Data, "the manifest is for another task").at(manifest.path().display()))

@@ -49,6 +49,8 @@ pub struct TrainConfig {
     pub loraplus_lr_embedding: f64,
     /// LoRA-FA: `A` stays as it began, and `B` trains with the gradient that comes nearest to that of the whole weight.
     pub lorafa: bool,
+    /// Without an adapter: the modules and parameters that train, by name or the end of their path. None: all of them.
+    pub trainable: Option<Vec<String>>,
     /// How the learning rate falls.
     pub schedule: ScheduleKind,
     /// Steps in which it rises, as a share of all.
@@ -92,6 +94,7 @@ impl Default for TrainConfig {
             loraplus_lr_ratio: None,
             loraplus_lr_embedding: 1e-6,
             lorafa: false,
+            trainable: None,
             schedule: ScheduleKind::Cosine,
             warmup_ratio: 0.1,
             warmup_steps: None,

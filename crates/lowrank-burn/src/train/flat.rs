@@ -1,15 +1,16 @@
 //! All that trains as one vector of numbers: out of the model, its gradients, and back into it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
-use lowrank::{Error, Result, Subject};
+use lowrank::{Error, Result, Subject, suggest};
 
 use super::config::TrainConfig;
 use super::optim::{Group, ParamSlot};
 use crate::attach::{Adapters, DEFAULT};
+use crate::survey::Survey;
 use crate::values;
 
 /// The parameters that train, in a fixed order.
@@ -53,6 +54,28 @@ impl Trainable {
         let mut lister = Lister::default();
         model.visit(&mut lister);
         Self::new(lister.found.into_iter())
+    }
+
+    /// The parameters of a model that a run without an adapter trains.
+    ///
+    /// # Errors
+    /// When a name of [`TrainConfig::trainable`] is that of nothing in the model.
+    pub fn of_full_run<M: Module>(model: &M, config: &TrainConfig) -> Result<Self> {
+        let all = Self::of_model(model);
+        let Some(names) = &config.trainable else { return Ok(all) };
+        let survey = Survey::of(model)?;
+        let keys: HashMap<ParamId, String> = survey.params().map(|(site, param)| (param.id, site.key(param))).collect();
+        let unknown = names.iter().filter(|name| !keys.values().any(|key| is_in(key, name)));
+        Error::all(unknown.map(|name| matches_nothing(name, keys.values())).collect())?;
+        let trains = |id: &ParamId| keys.get(id).is_some_and(|key| names.iter().any(|name| is_in(key, name)));
+        let trained = all.slots.into_iter().zip(all.ids).filter(|(_, id)| trains(id));
+        Ok(Self::of_slots(trained, Vec::new()))
+    }
+
+    /// The model with everything else frozen, so that nothing is computed for it.
+    #[must_use]
+    pub(super) fn freeze_others<M: Module>(&self, model: M) -> M {
+        model.map(&mut Freezer { trained: &self.ranges })
     }
 
     fn new(tensors: impl Iterator<Item = (String, ParamId, Vec<usize>)>) -> Self {
@@ -172,6 +195,32 @@ impl Trainable {
     }
 }
 
+/// Whether a parameter has a name, or is in a module that has: the name is the whole path, or its end.
+fn is_in(key: &str, name: &str) -> bool {
+    let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
+    let mut modules = ends.map(|end| &key[..end]);
+    modules.any(|path| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
+fn matches_nothing<'a>(name: &str, keys: impl Iterator<Item = &'a String>) -> Error {
+    let error = Error::new(Subject::Config, "names nothing in the model").at("trainable").found(format!("`{name}`"));
+    let segments: BTreeSet<&str> = keys.flat_map(|key| key.split('.')).collect();
+    match suggest::nearest(name, segments) {
+        Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+        None => error.with_hint("`lowrank plan` lists the modules"),
+    }
+}
+
+struct Freezer<'a> {
+    trained: &'a HashMap<ParamId, Range<usize>>,
+}
+
+impl ModuleMapper for Freezer<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.trained.contains_key(&param.id) { param } else { param.set_require_grad(false) }
+    }
+}
+
 /// Lists every floating-point parameter by path, those of reparameterizations included.
 #[derive(Default)]
 struct Lister {
@@ -211,5 +260,66 @@ impl ModuleVisitor for Adder<'_> {
         for (sum, value) in self.flat[range.clone()].iter_mut().zip(values::of(gradient)) {
             *sum += self.weight * value;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        layers: Vec<Linear>,
+        norm: LayerNorm,
+    }
+
+    fn net() -> Net {
+        let device = Device::flex().autodiff();
+        let layers = (0..2).map(|_| LinearConfig::new(3, 3).init(&device)).collect();
+        Net { layers, norm: LayerNormConfig::new(3).init(&device) }
+    }
+
+    fn trainable(names: &[&str]) -> Result<Trainable> {
+        let trainable = Some(names.iter().map(|name| (*name).to_owned()).collect());
+        Trainable::of_full_run(&net(), &TrainConfig { trainable, ..TrainConfig::default() })
+    }
+
+    #[test]
+    fn a_part_of_a_model_is_named_by_modules_and_parameters() {
+        let names = |wanted: &[&str]| {
+            trainable(wanted).unwrap().slots().iter().map(|slot| slot.name.clone()).collect::<Vec<_>>()
+        };
+        // A norm's bias has another name in Burn.
+        assert_eq!(names(&["bias"]), ["layers.0.bias", "layers.1.bias", "norm.beta"]);
+        assert_eq!(names(&["layers.1", "norm.weight"]), ["layers.1.weight", "layers.1.bias", "norm.gamma"]);
+        assert_eq!(names(&["layers", "norm"]).len(), Trainable::of_model(&net()).slots().len());
+        let error = trainable(&["bais", "ayers.1"]).unwrap_err();
+        let parts: Vec<String> = error.parts().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            parts,
+            [
+                "trainable: names nothing in the model: found `bais`",
+                "trainable: names nothing in the model: found `ayers.1`"
+            ]
+        );
+        assert_eq!(error.parts()[0].hint(), Some("did you mean `bias`?"));
+    }
+
+    #[test]
+    fn what_does_not_train_has_no_gradient() {
+        let net = net();
+        let names = Some(vec!["layers.0.weight".to_owned()]);
+        let trained =
+            Trainable::of_full_run(&net, &TrainConfig { trainable: names, ..TrainConfig::default() }).unwrap();
+        let net = trained.freeze_others(net);
+        let x = Tensor::<2>::ones([1, 3], &Device::flex().autodiff());
+        let y = net.norm.forward(net.layers[1].forward(net.layers[0].forward(x)));
+        let gradients = (y.clone() * y).sum().backward();
+        assert!(net.layers[0].weight.val().grad(&gradients).is_some());
+        assert!(net.layers[0].bias.as_ref().unwrap().val().grad(&gradients).is_none());
+        assert!(net.layers[1].weight.val().grad(&gradients).is_none());
     }
 }

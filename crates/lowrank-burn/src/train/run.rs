@@ -119,11 +119,15 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
         let error = Error::new(Subject::Config, "LoRA-FA needs an adapter, and all weights train here").at("lorafa");
         return Err(error.with_hint("add [lora] with target_modules, or leave lorafa out"));
     }
+    if run.config.trainable.is_some() && run.lora.is_some() {
+        let error = Error::new(Subject::Config, "an adapter trains, and all else is frozen").at("trainable");
+        return Err(error.with_hint("modules that train beside it are its modules_to_save, and biases its bias"));
+    }
     let (data, model) = Data::load(run, observer)?;
     let (network, adapters) = prepare(run, &model, &*data.train)?;
     let trainable = match &adapters {
         Some(adapters) => Trainable::of_run(adapters, &run.config)?,
-        None => Trainable::of_model(&network),
+        None => Trainable::of_full_run(&network, &run.config)?,
     };
     let all =
         adapters.as_ref().map_or_else(|| network.num_params(), |adapters| adapters.trainable_parameters(&network).all);
@@ -214,7 +218,9 @@ fn prepare(run: &Run, model: &ModelConfig, train: &dyn Examples) -> Result<(Netw
             architecture.init(model.task.outputs(), &device)
         }
     };
-    let Some(lora) = &run.lora else { return Ok((network, None)) };
+    let Some(lora) = &run.lora else {
+        return Ok((Trainable::of_full_run(&network, &run.config)?.freeze_others(network), None));
+    };
     let (network, adapters) = begin::attach(network, lora, train, run)?;
     Ok((network, Some(adapters)))
 }

@@ -100,8 +100,12 @@ impl Adapted {
     fn of(network: &Network, plan: &RunPlan) -> Result<Self> {
         let all = network.num_params();
         let Some(lora) = &plan.lora else {
-            let parameters = TrainableParameters { trainable: all, all };
-            let (targets, saved, rows, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let trainable = Trainable::of_full_run(network, &plan.train)?;
+            let parameters = TrainableParameters { trainable: trainable.len(), all };
+            let (targets, rows, warnings) = (Vec::new(), Vec::new(), Vec::new());
+            let survey = Survey::of(network)?;
+            let trained = survey.params().filter(|(_, param)| trainable.ids().contains(&param.id));
+            let saved = trained.map(|(site, param)| site.key(param)).collect();
             return Ok(Self { targets, saved, rows, parameters, warnings, vectors: false, full: true });
         };
         // A plan needs shapes alone, and some starts would need a run.
@@ -153,7 +157,7 @@ impl Adapted {
             scale: target.map(|target| target.scale),
             group_mode: target.filter(|target| target.layer.groups() > 1).map(|target| target.mode.to_string()),
             adapter_parameters: factors.0,
-            saved_parameters: if self.full { parameters } else { saved },
+            saved_parameters: saved,
             bytes: 4 * (factors.1 + if self.full { parameters } else { saved }),
         })
     }

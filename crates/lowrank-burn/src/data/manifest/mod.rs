@@ -93,6 +93,17 @@ pub struct Manifest {
     pub reading: Reading,
 }
 
+/// What the rows say of a recording.
+#[derive(Clone, Copy)]
+enum Truth<'a> {
+    /// One of a model's labels.
+    Labels(&'a [String]),
+    /// A label of a new model.
+    NewLabels,
+    /// Where in it something is: the task reads that.
+    Tracks,
+}
+
 impl Manifest {
     /// Reads a manifest. `labels` are those of the model, in its order; with `None`, for a new base model, they are
     /// collected from the rows and sorted.
@@ -103,7 +114,17 @@ impl Manifest {
     /// model also a label without a training recording. And when there is no row at all.
     pub fn read(path: &Path, labels: Option<&[String]>) -> Result<Self> {
         let text = lowrank::files::read_to_string(path, MAX_FILE)?;
-        Self::parse(&text, path, labels, lowrank::files::exists)
+        Self::parse(&text, path, labels.map_or(Truth::NewLabels, Truth::Labels), lowrank::files::exists)
+    }
+
+    /// Reads a manifest whose labels are label tracks, or what else the task has for them: [`Manifest::labels`] are those
+    /// of the rows, sorted.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`], but any label will do.
+    pub fn read_tracks(path: &Path) -> Result<Self> {
+        let text = lowrank::files::read_to_string(path, MAX_FILE)?;
+        Self::parse(&text, path, Truth::Tracks, lowrank::files::exists)
     }
 
     /// Reads a manifest of texts: the column `text` in place of `label`. Its [labels](Self::labels) are the texts, row by row.
@@ -132,16 +153,18 @@ impl Manifest {
     }
 
     /// [`Manifest::read`] on its text; `exists` says whether there is a file.
-    fn parse(text: &str, path: &Path, labels: Option<&[String]>, exists: fn(&Path) -> bool) -> Result<Self> {
+    fn parse(text: &str, path: &Path, truth: Truth<'_>, exists: fn(&Path) -> bool) -> Result<Self> {
         let name = path.display();
         let folder = path.parent().unwrap_or(Path::new(""));
         let (mut rows, mut errors) = rows::parse(text, folder, "label").map_err(|error| error.at(&name))?;
         if rows.is_empty() && errors.is_empty() {
             return Err(no_rows(path));
         }
-        let collected = match labels {
-            Some(labels) => labels.to_vec(),
-            None => rows.iter().map(|row| row.label.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
+        let collected = match truth {
+            Truth::Labels(labels) => labels.to_vec(),
+            Truth::NewLabels | Truth::Tracks => {
+                rows.iter().map(|row| row.label.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+            }
         };
         let mut recordings = Vec::with_capacity(rows.len());
         for row in rows.drain(..) {
@@ -154,13 +177,15 @@ impl Manifest {
             }
         }
         errors.extend(overlap::duplicates(&recordings));
-        if labels.is_none() && errors.is_empty() {
+        if matches!(truth, Truth::NewLabels) && errors.is_empty() {
             errors.extend(unlearnable(&recordings, &collected));
         }
         Error::all(first_errors(errors, path)).map_err(|error| named(error, path))?;
 
         let mut warnings = overlap::leaks(&recordings);
-        warnings.extend(label_warnings(&recordings, &collected, labels.is_some()));
+        if !matches!(truth, Truth::Tracks) {
+            warnings.extend(label_warnings(&recordings, &collected, matches!(truth, Truth::Labels(_))));
+        }
         let (path, reading) = (path.to_owned(), Reading::default());
         Ok(Self { path, labels: collected, labelled: true, recordings, warnings, reading })
     }

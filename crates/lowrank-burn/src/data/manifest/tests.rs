@@ -3,7 +3,12 @@ use crate::data::span::Bound;
 
 fn parse(text: &str, labels: Option<&[&str]>) -> Result<Manifest> {
     let labels: Option<Vec<String>> = labels.map(|labels| labels.iter().map(|label| (*label).to_owned()).collect());
-    Manifest::parse(text, Path::new("data/list.csv"), labels.as_deref(), |path| !path.ends_with("gone.wav"))
+    Manifest::parse(
+        text,
+        Path::new("data/list.csv"),
+        labels.as_deref().map_or(Truth::NewLabels, Truth::Labels),
+        |path| !path.ends_with("gone.wav"),
+    )
 }
 
 /// Every error of a manifest, with its hint after an arrow.

@@ -64,7 +64,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let (lengths, ranks) = (bench.lengths()?, bench.ranks()?);
     bench.gauge.sample();
     let ceilings = bench.gauge.ceilings().clone();
-    Ok(Part { threads: plan.threads, versions, ceilings, layers, lengths, ranks, steps: Vec::new() })
+    Ok(Part { threads: plan.threads, versions, ceilings, layers, lengths, ranks, steps: Vec::new(), streaming: None })
 }
 
 /// Who is measured.

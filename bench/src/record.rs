@@ -108,6 +108,17 @@ pub struct Manage {
     pub series: Vec<Series>,
 }
 
+/// A network that listens frame by frame, with a live adapter and without.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Streaming {
+    /// How long the sound of a call is.
+    pub seconds: f64,
+    /// Frames of it.
+    pub frames: usize,
+    /// By peer.
+    pub series: Vec<Series>,
+}
+
 fn find(series: &[Series], peer: &str) -> Option<f64> {
     series.iter().find(|series| series.peer == peer).map(|series| series.median_ms)
 }
@@ -150,6 +161,9 @@ pub struct Part {
     pub ranks: Vec<Layer>,
     /// The models.
     pub steps: Vec<Step>,
+    /// Silero VAD as it listens.
+    #[serde(default)]
+    pub streaming: Option<Streaming>,
 }
 
 /// One run of the benchmark.

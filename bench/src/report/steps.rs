@@ -7,7 +7,7 @@ use super::table::{Table, ms, ratio};
 use super::threads;
 use super::verdict::{Bar, Verdict};
 use crate::peer::{Mode, lowrank, python};
-use crate::record::{Part, Run, Step};
+use crate::record::{self, Part, Run, Step, Streaming};
 
 /// `PyTorch`'s forms.
 const TWO_PATH: &str = "torch-twopath";
@@ -30,6 +30,9 @@ pub fn text(run: &Run) -> std::result::Result<String, std::fmt::Error> {
         }
         writeln!(text, "Adapters outside of training, {}, in ms\n{}", threads(part), manage(part))?;
         marks(part, &mut text)?;
+        if let Some(streaming) = &part.streaming {
+            writeln!(text, "\nSilero VAD, one recording frame by frame, {}\n{}", threads(part), listening(streaming))?;
+        }
     }
     if let Some(first) = run.parts.first() {
         writeln!(text, "\n{}:\n{}", threads(first), verdict(first))?;
@@ -103,6 +106,26 @@ fn manage(part: &Part) -> Table {
     table
 }
 
+/// The name of each form of a network that listens.
+const LISTENERS: [(&str, &str); 2] = [(lowrank::FROZEN, "without an adapter"), (lowrank::LORA, "live adapter")];
+
+fn listening(streaming: &Streaming) -> Table {
+    let mut table = Table::new(&["", "ms a frame", "real-time factor", "live/without"]);
+    for (peer, title) in LISTENERS {
+        let own = streaming.series.iter().find(|series| series.peer == peer).map(|series| series.median_ms);
+        #[expect(clippy::cast_precision_loss, reason = "a few frames")]
+        let frame = own.map(|ms| ms / streaming.frames as f64);
+        let factor = own.map_or("-".into(), |ms| format!("{:.4}", ms / 1e3 / streaming.seconds));
+        let over = (peer == lowrank::LORA).then(|| live_over_without(streaming)).flatten();
+        table.row([title.into(), ms(frame), factor, ratio(over)]);
+    }
+    table
+}
+
+fn live_over_without(streaming: &Streaming) -> Option<f64> {
+    record::ratio(&streaming.series, lowrank::LORA, lowrank::FROZEN)
+}
+
 fn marks(part: &Part, text: &mut String) -> Result {
     for step in &part.steps {
         for (peer, mark) in &step.marks {
@@ -122,10 +145,12 @@ fn verdict(part: &Part) -> Verdict {
     let over =
         |models: &[&'static str]| Summary::of(models.iter().filter_map(|model| Some((*model, worst(part, model)?))));
     let memory = part.steps.iter().filter_map(|step| Some((step.model.as_str(), memory_over_peft(step)?)));
+    let streaming = part.streaming.iter().filter_map(|streaming| Some(("silero_vad", live_over_without(streaming)?)));
     Verdict(vec![
         Bar::worst("step of the TCN, lowrank / fastest of PyTorch", 0.70, over(&MODELS[..1]).as_ref()),
         Bar::worst("step of the others, lowrank / fastest of PyTorch", 0.80, over(&MODELS[1..]).as_ref()),
         Bar::worst("peak memory, lowrank / peft", 0.60, Summary::of(memory).as_ref()),
+        Bar::worst("streaming, live adapter / without", 1.05, Summary::of(streaming).as_ref()),
     ])
 }
 

@@ -4,6 +4,7 @@ mod layers;
 mod manager;
 pub mod memory;
 mod models;
+mod streaming;
 mod trainer;
 
 use anyhow::Result;
@@ -55,8 +56,10 @@ pub fn measure(rounds: usize, threads: usize, quick: bool) -> Result<Part> {
         }
         steps.push(step);
     }
+    eprintln!("{threads} threads, silero_vad, streaming");
+    let streaming = Some(streaming::measure(rounds)?);
     let (layers, lengths, ranks) = (Vec::new(), Vec::new(), Vec::new());
-    Ok(Part { threads, versions, ceilings: Ceilings::default(), layers, lengths, ranks, steps })
+    Ok(Part { threads, versions, ceilings: Ceilings::default(), layers, lengths, ranks, steps, streaming })
 }
 
 fn timed_step(model: &str, examples: usize, rounds: usize, server: &Shared) -> Result<Step> {

@@ -27,10 +27,10 @@ import trained_adapter
 from features import Features
 from live import Live
 from lowrank import Lowrank
-from models import fracast, whisper
+from models import fracast, silero, whisper
 from tally import Tally
 
-MODELS = [fracast, whisper]
+MODELS = [fracast, silero, whisper]
 
 
 def main() -> int:

@@ -77,12 +77,12 @@ impl LoraAdapter {
         if changes.is_empty() {
             return self.ground(base);
         }
-        let changed = |(value, original): (Tensor<D>, Tensor<D>), (change, multiplier): (&Change, f32)| {
+        let apply = |(value, original): (Tensor<D>, Tensor<D>), (change, multiplier): (&Change, f32)| {
             let value = change.apply(value, &original, multiplier);
             if matches!(change, Change::Replace(_)) { (value.clone(), value) } else { (value, original) }
         };
         let original = self.original(&base);
-        changes.into_iter().fold((base, original), changed).0
+        changes.into_iter().fold((base, original), apply).0
     }
 
     /// What the changes stand on: the base with what is merged into it, but without while adapters are disabled.

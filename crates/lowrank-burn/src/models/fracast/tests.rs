@@ -55,6 +55,7 @@ fn forecasts_are_those_of_the_package() {
         let alone = values::of(network.forward(network.input(&contexts[number..=number], &device)));
         let expected = read(&io, &format!("y.{number}"));
         for found in [&alone[..], &batch[18 * number..18 * (number + 1)]] {
+            #[expect(clippy::cast_possible_truncation, reason = "the golden file is in single precision")]
             let found: Vec<f32> = found.iter().map(|value| context.denormalise(*value) as f32).collect();
             close(&found, &expected, 1e-5, &format!("series {number}"));
         }

@@ -299,8 +299,8 @@ impl Examples for Forecasts {
 
 /// The forecaster among the networks.
 fn forecasting(network: &Network) -> Result<&Fracast> {
-    match network {
-        Network::Fracast(fracast) => Ok(fracast),
-        _ => Err(Error::new(Subject::Model, "the network forecasts no series")),
-    }
+    let Network::Fracast(fracast) = network else {
+        return Err(Error::new(Subject::Model, "the network forecasts no series"));
+    };
+    Ok(fracast)
 }

@@ -74,10 +74,10 @@ impl Columns {
                 }
             }
         }
-        match columns.iter().any(|(_, values)| !values.as_ref().is_ok_and(Vec::is_empty)) {
-            true => Ok(Self { columns }),
-            false => Err(Error::new(Subject::Data, "the file has no values")),
+        if columns.iter().all(|(_, values)| values.as_ref().is_ok_and(Vec::is_empty)) {
+            return Err(Error::new(Subject::Data, "the file has no values"));
         }
+        Ok(Self { columns })
     }
 
     /// The series called `name`; without a name, the only one there is.
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(all.iter().map(|series| series.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((all[0].values[0], all[0].values[2]), (1.0, -0.5));
         assert!(all[0].values[1].is_nan() && all[1].values[1].is_nan());
-        assert_eq!(columns.series(Some("b")).unwrap().values[2], 3.0);
+        assert_eq!(columns.series(Some("b")).unwrap().values[2..], [3.0]);
         let bare = Columns::parse(b"1\n2\n").unwrap();
         assert_eq!((bare.series(None).unwrap().name.as_str(), bare.names()), ("column 1", vec!["column 1"]));
     }

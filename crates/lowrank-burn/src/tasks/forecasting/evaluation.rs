@@ -97,11 +97,11 @@ impl fmt::Display for Evaluation {
         for part in self.steps.chunks(self.steps.len().div_ceil(PARTS).max(1)) {
             let mean = |value: fn(&StepFigures) -> Option<f64>| super::naive::mean(part.iter().filter_map(value));
             let (first, last) = (part.first().map_or(0, |step| step.step), part.last().map_or(0, |step| step.step));
-            let [mae, mase, wql] = [mean(|step| step.mae), mean(|step| step.mase), mean(|step| step.wql)];
-            let (mae, mase, wql) = (figure(mae, 4), figure(mase, 4), figure(wql, 4));
+            let [error, scaled, wql] = [mean(|step| step.mae), mean(|step| step.mase), mean(|step| step.wql)];
+            let [error, scaled, wql] = [error, scaled, wql].map(|value| figure(value, 4));
             let coverage = figure(mean(|step| step.coverage), 3);
             let steps = format!("{first}-{last}");
-            write!(f, "\n{steps:<10}{mae:>8}{mase:>8}{wql:>8}{coverage:>10}")?;
+            write!(f, "\n{steps:<10}{error:>8}{scaled:>8}{wql:>8}{coverage:>10}")?;
         }
         Ok(())
     }

@@ -138,9 +138,9 @@ impl Forecasts {
         }
         let part = Part { path: row.path.clone(), series, seasons };
         let usable = origins.into_iter().filter(|origin| {
-            let (past, future) = self.around(&part, *origin);
+            let (before, future) = self.around(&part, *origin);
             let known = |values: &[f32]| values.iter().filter(|value| value.is_finite()).count();
-            known(past) >= MIN_OBSERVED && (row.ahead || known(future) > 0)
+            known(before) >= MIN_OBSERVED && (row.ahead || known(future) > 0)
         });
         let usable: Vec<usize> = usable.collect();
         if usable.is_empty() {
@@ -256,13 +256,13 @@ impl Examples for Forecasts {
         let horizon = self.forecaster.horizon;
         for (index, (context, said)) in self.outputs(network, batch_size)?.into_iter().enumerate() {
             let (part, origin) = self.at(index)?;
-            let (past, actual) = (&part.series.values[..origin], self.around(part, origin).1);
+            let (before, actual) = (&part.series.values[..origin], self.around(part, origin).1);
             let quantiles: Vec<f64> = said.iter().map(|value| context.denormalise(*value)).collect();
             let season = |(length, scale): &(usize, Option<f64>)| Season {
                 length: *length,
                 scale: *scale,
-                naive: naive::seasonal(past, *length, horizon),
-                shifted: naive::shifted(past, *length, horizon),
+                naive: naive::seasonal(before, *length, horizon),
+                shifted: naive::shifted(before, *length, horizon),
             };
             let seasons: Vec<Season> = part.seasons.iter().map(season).collect();
             let loss = self.loss_of(&context, &said, actual);

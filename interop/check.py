@@ -24,13 +24,14 @@ import random_models
 import remade_adapters
 import token_rows
 import trained_adapter
+import transformers_models
 from features import Features
 from live import Live
 from lowrank import Lowrank
 from models import fracast, silero, whisper
 from tally import Tally
 
-MODELS = [fracast, silero, whisper]
+MODELS = [fracast, silero, whisper, transformers_models]
 
 
 def main() -> int:

@@ -194,7 +194,7 @@ fn training_step(base: &Network, device: &Device) -> [Vec<f32>; 4] {
 
     let input = Inputs::new(&device).constant([4, 3, 40]);
     let labels = Tensor::<1, Int>::from_data([0, 1, 2, 1], &device);
-    let loss = CrossEntropyLossConfig::new().init(&device).forward(network.forward(input.clone()), labels);
+    let loss = CrossEntropyLossConfig::new().init(&device).forward(network.forward(input.clone()).unwrap(), labels);
     let gradients = loss.backward();
     let mut flat = vec![0.0; trainable.len()];
     trainable.add_gradients(&network, &gradients, 1.0, &mut flat);

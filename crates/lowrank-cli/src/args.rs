@@ -231,7 +231,7 @@ pub struct PredictArgs {
     /// Recordings: WAV, FLAC, OGG, MP3, CSV or NPY
     #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
     pub input: Vec<PathBuf>,
-    /// Where the predictions go, one JSON object a line; texts also as subtitles, .srt [default: stdout]
+    /// Where the predictions go, one JSON object a line; texts also as subtitles, .srt, or as words with times, .ctm [default: stdout]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 }

@@ -72,26 +72,7 @@ impl Dataset {
         if rows.is_empty() {
             return Err(no_rows(manifest, split));
         }
-        let mut places: BTreeMap<&Path, usize> = BTreeMap::new();
-        let mut paths: Vec<&Path> = Vec::new();
-        for row in &rows {
-            places.entry(&row.path).or_insert_with(|| {
-                paths.push(&row.path);
-                paths.len() - 1
-            });
-        }
-        let read = |path: &&Path| Signal::read(path, format, &manifest.reading);
-        let decoded: Vec<Result<Signal>> = paths.par_iter().map(read).collect();
-        let mut signals = Vec::with_capacity(paths.len());
-        let mut errors = Vec::new();
-        for (path, signal) in paths.iter().zip(decoded) {
-            match signal {
-                Ok(signal) => signals.push((path.to_path_buf(), signal)),
-                Err(error) => errors.push(error),
-            }
-        }
-        Error::all(errors)?;
-
+        let (places, signals) = read_once(manifest, &rows, format)?;
         let mut dataset = Self {
             split,
             format: *format,
@@ -306,6 +287,34 @@ impl Dataset {
         let (_, signal) = &self.signals[self.parts[window.part].signal];
         &signal.channels()[channel][window.start..window.start + self.format.window]
     }
+}
+
+/// The recordings of some rows, each decoded once, and where the recording of a path is among them.
+pub(super) fn read_once<'a>(
+    manifest: &Manifest,
+    rows: &[&'a Recording],
+    format: &SignalFormat,
+) -> Result<(BTreeMap<&'a Path, usize>, Vec<(PathBuf, Signal)>)> {
+    let mut places: BTreeMap<&Path, usize> = BTreeMap::new();
+    let mut paths: Vec<&Path> = Vec::new();
+    for row in rows {
+        places.entry(&row.path).or_insert_with(|| {
+            paths.push(&row.path);
+            paths.len() - 1
+        });
+    }
+    let read = |path: &&Path| Signal::read(path, format, &manifest.reading);
+    let decoded: Vec<Result<Signal>> = paths.par_iter().map(read).collect();
+    let mut signals = Vec::with_capacity(paths.len());
+    let mut errors = Vec::new();
+    for (path, signal) in paths.iter().zip(decoded) {
+        match signal {
+            Ok(signal) => signals.push((path.to_path_buf(), signal)),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors)?;
+    Ok((places, signals))
 }
 
 pub(super) fn no_rows(manifest: &Manifest, split: Split) -> Error {

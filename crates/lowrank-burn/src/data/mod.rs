@@ -32,6 +32,7 @@ mod part;
 mod resample;
 mod signal;
 mod span;
+mod utterances;
 
 pub use balance::{Balance, ClassBalance};
 pub use dataset::{Dataset, Source};
@@ -40,3 +41,4 @@ pub use normalisation::Normalisation;
 pub use part::Part;
 pub use signal::{Reading, Signal, SignalFormat};
 pub use span::{Bound, Span};
+pub use utterances::{Utterance, utterances};

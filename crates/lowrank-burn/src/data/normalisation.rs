@@ -15,7 +15,14 @@ pub struct Normalisation {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, in the recordings' unit.
     pub std: Vec<f32>,
+    /// Whether each window is brought to mean 0 and variance 1 before that, channel by channel: `do_normalize` of
+    /// transformers' feature extractors for speech.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_window: bool,
 }
+
+/// What transformers adds to the variance of a window.
+const WINDOW_EPSILON: f64 = 1e-7;
 
 impl Normalisation {
     /// The mean and the (population) standard deviation over all windows of `dataset`, each sample counted as often as
@@ -33,13 +40,19 @@ impl Normalisation {
                 (mean, if flat { 1.0 } else { std })
             })
             .unzip();
-        Self { mean, std }
+        Self { mean, std, per_window: false }
+    }
+
+    /// The one that brings each window to mean 0 and variance 1: `(x - mean) / √(variance + 1e-7)`.
+    #[must_use]
+    pub fn per_window(channels: usize) -> Self {
+        Self { per_window: true, ..Self::identity(channels) }
     }
 
     /// The one that changes nothing, for models that take recordings as they are.
     #[must_use]
     pub fn identity(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], std: vec![1.0; channels] }
+        Self { mean: vec![0.0; channels], std: vec![1.0; channels], per_window: false }
     }
 
     /// Checks that there is a finite mean and a positive standard deviation for each of `channels`.
@@ -68,8 +81,24 @@ impl Normalisation {
     /// Appends the normalised `samples` of `channel` to `out`.
     pub(super) fn apply(&self, channel: usize, samples: &[f32], out: &mut Vec<f32>) {
         let (mean, std) = (self.mean[channel], self.std[channel]);
+        if self.per_window {
+            let (own_mean, own_std) = window_moments(samples);
+            out.extend(samples.iter().map(|value| ((value - own_mean) / own_std - mean) / std));
+            return;
+        }
         out.extend(samples.iter().map(|value| (value - mean) / std));
     }
+}
+
+/// Mean and standard deviation of one window, the sums in `f64`.
+fn window_moments(samples: &[f32]) -> (f32, f32) {
+    #[expect(clippy::cast_precision_loss, reason = "a count of samples in memory is far below 2^53")]
+    let count = samples.len().max(1) as f64;
+    let mean = samples.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+    let variance = samples.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
+    #[expect(clippy::cast_possible_truncation, reason = "the samples are in f32")]
+    let rounded = (mean as f32, (variance + WINDOW_EPSILON).sqrt() as f32);
+    rounded
 }
 
 fn moments(dataset: &Dataset, channel: usize) -> (f32, f32) {
@@ -93,7 +122,10 @@ mod tests {
     #[test]
     fn says_what_does_not_fit() {
         let message = |mean: &[f32], std: &[f32]| {
-            Normalisation { mean: mean.to_vec(), std: std.to_vec() }.check(2).unwrap_err().to_string()
+            Normalisation { mean: mean.to_vec(), std: std.to_vec(), per_window: false }
+                .check(2)
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(
             message(&[0.0], &[1.0]),
@@ -108,8 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn a_window_by_itself() {
+        let mut out = Vec::new();
+        Normalisation::per_window(1).apply(0, &[1.0, 2.0, 3.0, 6.0], &mut out);
+        // numpy: (x - x.mean()) / np.sqrt(x.var() + 1e-7)
+        for (found, expected) in out.iter().zip([-1.069_044_9, -0.534_522_5, 0.0, 1.603_567_4_f32]) {
+            assert!((found - expected).abs() < 1e-6, "{out:?}");
+        }
+        let json = serde_json::to_string(&Normalisation::identity(1)).unwrap();
+        assert_eq!(json, r#"{"mean":[0.0],"std":[1.0]}"#);
+    }
+
+    #[test]
     fn survives_json_bit_by_bit() {
-        let normalisation = Normalisation { mean: vec![0.1, -1.0 / 3.0, 1e-30], std: vec![1e20, 2.0 / 3.0, 0.7] };
+        let normalisation =
+            Normalisation { mean: vec![0.1, -1.0 / 3.0, 1e-30], std: vec![1e20, 2.0 / 3.0, 0.7], per_window: false };
         let json = serde_json::to_string(&normalisation).unwrap();
         assert_eq!(serde_json::from_str::<Normalisation>(&json).unwrap(), normalisation);
     }

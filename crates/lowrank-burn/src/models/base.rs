@@ -8,7 +8,7 @@ use lowrank::files::{self, Checkpoint, Disk, writer};
 use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
 
-use super::{Architecture, Dtype, Network, weights};
+use super::{Architecture, Dtype, Network, huggingface, weights};
 use crate::tasks::Task;
 
 const CONFIG: &str = "config.json";
@@ -40,8 +40,22 @@ impl ModelConfig {
     /// # Errors
     /// When it is not JSON, or a key is unknown, missing or wrong.
     pub fn from_json(text: &str, dir: &Path) -> Result<Self> {
-        let wrong = |error: serde_json::Error| Error::new(Subject::Model, error.to_string());
-        let mut keys: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
+        Self::from_keys(keys(text)?, dir)
+    }
+
+    /// Reads the `config.json` of a base directory, and what other files there say.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_json`], and when a file cannot be read.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(CONFIG);
+        let text = files::read_to_string(&path, MAX_CONFIG_BYTES)?;
+        let mut keys = keys(&text).map_err(|error| error.at(path.display()))?;
+        huggingface::complete(&mut keys, dir)?;
+        Self::from_keys(keys, dir).map_err(|error| error.at(path.display()))
+    }
+
+    fn from_keys(mut keys: Map<String, Value>, dir: &Path) -> Result<Self> {
         let Some(Value::String(model_type)) = keys.shift_remove("model_type") else {
             return Err(Error::new(Subject::Model, "missing").at("model_type").expected("the name of an architecture"));
         };
@@ -60,15 +74,17 @@ impl ModelConfig {
     }
 }
 
+fn keys(text: &str) -> Result<Map<String, Value>> {
+    serde_json::from_str(text).map_err(|error| Error::new(Subject::Model, error.to_string()))
+}
+
 impl BaseModel {
     /// Reads a base directory; `dtype` is the type in which weights are held while they are frozen.
     ///
     /// # Errors
     /// When a file is missing or malformed, or the weights do not fit the network.
     pub fn load(dir: &Path, device: &Device, dtype: Dtype) -> Result<Self> {
-        let path = dir.join(CONFIG);
-        let text = files::read_to_string(&path, MAX_CONFIG_BYTES)?;
-        let config = ModelConfig::from_json(&text, dir).map_err(|error| error.at(path.display()))?;
+        let config = ModelConfig::read(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let network = config.architecture.init(config.task.outputs(), device).materialize();
         let network =

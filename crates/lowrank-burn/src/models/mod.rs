@@ -7,8 +7,14 @@
 mod base;
 mod dtype;
 pub mod fracast;
+pub mod gpt2;
+pub mod hidden_act;
+pub mod hifigan;
+pub mod hubert;
+pub(crate) mod huggingface;
 pub mod silero_vad;
 pub mod tcn;
+pub mod wav2vec2;
 mod weight_norm;
 mod weights;
 pub mod whisper;
@@ -33,6 +39,14 @@ pub enum Architecture {
     Whisper(whisper::WhisperConfig),
     /// `"model_type": "silero_vad"`.
     SileroVad(silero_vad::SileroVadConfig),
+    /// `"model_type": "wav2vec2"`.
+    Wav2Vec2(wav2vec2::SpeechConfig),
+    /// `"model_type": "hubert"`.
+    Hubert(wav2vec2::SpeechConfig),
+    /// `"model_type": "speecht5_hifigan"`.
+    HifiGan(hifigan::HifiGanConfig),
+    /// `"model_type": "gpt2"`.
+    Gpt2(gpt2::Gpt2Config),
 }
 
 /// The network of one architecture.
@@ -46,9 +60,18 @@ pub enum Network {
     Whisper(whisper::Whisper),
     /// A voice activity detector.
     SileroVad(silero_vad::SileroVad),
+    /// wav2vec 2.0, with one of its heads.
+    Wav2Vec2(wav2vec2::Wav2Vec2),
+    /// `HuBERT`, with one of its heads.
+    Hubert(hubert::Hubert),
+    /// HiFi-GAN's generator.
+    HifiGan(hifigan::HifiGan),
+    /// GPT-2.
+    Gpt2(gpt2::Gpt2),
 }
 
-const MODEL_TYPES: [&str; 4] = ["tcn", "fracast", "whisper", "silero_vad"];
+const MODEL_TYPES: [&str; 8] =
+    ["tcn", "fracast", "whisper", "silero_vad", "wav2vec2", "hubert", "speecht5_hifigan", "gpt2"];
 
 impl Architecture {
     /// Reads the keys of `model_type`'s own configuration.
@@ -61,6 +84,10 @@ impl Architecture {
             "fracast" => fracast::FracastConfig::from_map(keys).map(Self::Fracast),
             "whisper" => whisper::WhisperConfig::from_map(keys).map(Self::Whisper),
             "silero_vad" => silero_vad::SileroVadConfig::from_map(keys).map(Self::SileroVad),
+            "wav2vec2" => wav2vec2::SpeechConfig::from_map(model_type, keys).map(Self::Wav2Vec2),
+            "hubert" => wav2vec2::SpeechConfig::from_map(model_type, keys).map(Self::Hubert),
+            "speecht5_hifigan" => hifigan::HifiGanConfig::from_map(keys).map(Self::HifiGan),
+            "gpt2" => gpt2::Gpt2Config::from_map(keys).map(Self::Gpt2),
             other => {
                 let error =
                     Error::new(Subject::Model, "unknown architecture").at("model_type").found(format!("`{other}`"));
@@ -81,6 +108,10 @@ impl Architecture {
             Self::Fracast(config) => ("fracast", serde_json::to_value(config)),
             Self::Whisper(config) => ("whisper", serde_json::to_value(config)),
             Self::SileroVad(config) => ("silero_vad", serde_json::to_value(config)),
+            Self::Wav2Vec2(config) => ("wav2vec2", serde_json::to_value(config)),
+            Self::Hubert(config) => ("hubert", serde_json::to_value(config)),
+            Self::HifiGan(config) => ("speecht5_hifigan", serde_json::to_value(config)),
+            Self::Gpt2(config) => ("gpt2", serde_json::to_value(config)),
         };
         let mut map = Map::new();
         map.insert("model_type".into(), model_type.into());
@@ -98,15 +129,21 @@ impl Architecture {
             Self::Fracast(config) => Network::Fracast(fracast::Fracast::new(config, device)),
             Self::Whisper(config) => Network::Whisper(whisper::Whisper::new(config, device)),
             Self::SileroVad(config) => Network::SileroVad(silero_vad::SileroVad::new(config, device)),
+            Self::Wav2Vec2(config) => Network::Wav2Vec2(wav2vec2::Wav2Vec2::new(config, classes, device)),
+            Self::Hubert(config) => Network::Hubert(hubert::Hubert::new(config, classes, device)),
+            Self::HifiGan(config) => Network::HifiGan(hifigan::HifiGan::new(config, device)),
+            Self::Gpt2(config) => Network::Gpt2(gpt2::Gpt2::new(config, device)),
         }
     }
 
-    /// Channels of the signal it reads.
+    /// Channels of the signal it reads; none where it reads tokens.
     #[must_use]
     pub fn channels(&self) -> usize {
         match self {
             Self::Tcn(config) => config.in_channels,
-            Self::Fracast(_) | Self::Whisper(_) | Self::SileroVad(_) => 1,
+            Self::Fracast(_) | Self::Whisper(_) | Self::SileroVad(_) | Self::Wav2Vec2(_) | Self::Hubert(_) => 1,
+            Self::HifiGan(config) => config.model_in_dim,
+            Self::Gpt2(_) => 0,
         }
     }
 }
@@ -125,14 +162,19 @@ impl Network {
     /// - output: `[batch, classes]`
     ///
     /// # Errors
-    /// When the network is no classifier.
+    /// When the network is not a classifier.
     pub fn forward(&self, input: Tensor<3>) -> Result<Tensor<2>> {
-        let no_classes = |found: &str| Err(Error::new(Subject::Model, "the network is no classifier").found(found));
         match self {
             Self::Tcn(tcn) => Ok(tcn.forward(input)),
-            Self::Fracast(_) => no_classes("fracast"),
-            Self::Whisper(_) => no_classes("whisper"),
-            Self::SileroVad(_) => no_classes("silero_vad"),
+            Self::Wav2Vec2(wav2vec2::Wav2Vec2::SequenceClassification(network)) => Ok(network.forward(input)),
+            Self::Hubert(hubert::Hubert::SequenceClassification(network)) => Ok(network.forward(input)),
+            _ => Err(Self::unfit("classification")),
         }
+    }
+
+    /// The network is not for a task.
+    pub(crate) fn unfit(task: &str) -> Error {
+        Error::new(Subject::Model, format!("the network is not for {task}"))
+            .with_hint("`architectures` in its config.json says what it is for")
     }
 }

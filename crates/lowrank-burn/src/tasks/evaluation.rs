@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{classification, forecasting, transcription, voice_activity};
+use super::{classification, ctc, forecasting, transcription, voice_activity};
 
 /// One pass over a split. Displays as a table; as JSON it holds every number of it, and its task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum Evaluation {
     Transcription(transcription::Evaluation),
     /// Of frames that are speech or not.
     VoiceActivity(voice_activity::Evaluation),
+    /// Of speech, recognised by CTC.
+    Ctc(ctc::Evaluation),
 }
 
 /// One figure of an evaluation.
@@ -79,6 +81,7 @@ impl Evaluation {
             Self::Forecasting(evaluation) => evaluation.forecasts,
             Self::Transcription(evaluation) => evaluation.samples,
             Self::VoiceActivity(evaluation) => evaluation.all.frames,
+            Self::Ctc(evaluation) => evaluation.samples,
         }
     }
 
@@ -90,6 +93,7 @@ impl Evaluation {
             Self::Forecasting(evaluation) => evaluation.scores(),
             Self::Transcription(evaluation) => evaluation.scores(),
             Self::VoiceActivity(evaluation) => evaluation.scores(),
+            Self::Ctc(evaluation) => evaluation.scores(),
         }
     }
 
@@ -110,7 +114,7 @@ impl Evaluation {
     pub fn classification(&self) -> Option<&classification::Evaluation> {
         match self {
             Self::Classification(evaluation) => Some(evaluation),
-            Self::Forecasting(_) | Self::Transcription(_) | Self::VoiceActivity(_) => None,
+            Self::Forecasting(_) | Self::Transcription(_) | Self::VoiceActivity(_) | Self::Ctc(_) => None,
         }
     }
 }
@@ -122,6 +126,7 @@ impl fmt::Display for Evaluation {
             Self::Forecasting(evaluation) => evaluation.fmt(f),
             Self::Transcription(evaluation) => evaluation.fmt(f),
             Self::VoiceActivity(evaluation) => evaluation.fmt(f),
+            Self::Ctc(evaluation) => evaluation.fmt(f),
         }
     }
 }

@@ -60,6 +60,8 @@ pub trait Examples: Debug + Send + Sync {
 pub struct Predictions {
     /// JSON objects, in the order of the examples.
     pub lines: Vec<String>,
+    /// Lines of a CTM file (NIST: recording, channel, start and duration in seconds, word), where words have times.
+    pub ctm: Vec<String>,
     /// What can be counted in them, such as `("windows", 120)`.
     pub counts: Vec<(&'static str, u64)>,
 }
@@ -78,6 +80,7 @@ impl Predictions {
     /// Adds those of another split.
     pub fn extend(&mut self, other: Self) {
         self.lines.extend(other.lines);
+        self.ctm.extend(other.ctm);
         for (name, count) in other.counts {
             match self.counts.iter_mut().find(|(own, _)| *own == name) {
                 Some((_, own)) => *own += count,

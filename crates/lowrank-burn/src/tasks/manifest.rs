@@ -27,9 +27,10 @@ impl Manifest {
         let mut manifest = match task {
             None => data::Manifest::read(path, None)?,
             Some(Task::Classification(classifier)) => data::Manifest::read(path, Some(&classifier.labels))?,
-            Some(Task::Transcription(_)) => data::Manifest::read_texts(path)?,
+            Some(Task::Transcription(_) | Task::Ctc(_)) => data::Manifest::read_texts(path)?,
             Some(Task::VoiceActivity(_)) => data::Manifest::read_tracks(path)?,
             Some(Task::Forecasting(_)) => return forecasting::Manifest::read(path).map(Self::Series),
+            Some(Task::None) => return Err(Task::missing()),
         };
         manifest.reading = reading;
         Ok(Self::Recordings(manifest))
@@ -44,8 +45,9 @@ impl Manifest {
         let labels = match task {
             Task::Classification(classifier) => &*classifier.labels,
             Task::Transcription(_) => &[String::new()],
-            Task::VoiceActivity(_) => &[],
+            Task::VoiceActivity(_) | Task::Ctc(_) => &[],
             Task::Forecasting(_) => return forecasting::Manifest::of_series(paths).map(Self::Series),
+            Task::None => return Err(Task::missing()),
         };
         let mut manifest = data::Manifest::of_recordings(paths, labels)?;
         manifest.reading = reading;
@@ -126,7 +128,7 @@ fn check(task: Option<&Task>, reading: Reading) -> Result<()> {
             let Some((key, _)) = set.into_iter().find(|(_, set)| *set) else { return Ok(()) };
             (key, "a forecaster reads series step by step, as they are")
         }
-        _ if reading.window_seconds.is_some() => ("window_seconds", "a classifier's window is in its config.json"),
+        _ if reading.window_seconds.is_some() => ("window_seconds", "its window is in its config.json"),
         _ => return Ok(()),
     };
     Err(Error::new(Subject::Config, format!("`{key}` means nothing for this model")).with_hint(hint))

@@ -5,6 +5,8 @@
 //! and its evaluation, and one line in [`Task`], [`Manifest`] and [`Evaluation`].
 
 pub mod classification;
+pub mod ctc;
+mod edits;
 mod evaluation;
 mod examples;
 pub mod forecasting;
@@ -18,9 +20,10 @@ use lowrank::{Error, Result, Subject};
 use serde_json::{Map, Value};
 
 use crate::data::Split;
-use crate::models::Architecture;
+use crate::models::{Architecture, huggingface};
 use crate::train::TrainConfig;
 
+pub use edits::{EditCounts, character_errors, edits, word_errors};
 pub use evaluation::{Better, Evaluation, Score};
 pub use examples::{Examples, Predictions};
 pub use manifest::Manifest;
@@ -36,6 +39,10 @@ pub enum Task {
     Transcription(transcription::Transcriber),
     /// Speech or none for each frame of a recording.
     VoiceActivity(voice_activity::Detector),
+    /// A character for each frame of a recording of speech.
+    Ctc(Box<ctc::Recogniser>),
+    /// None here: the network can be loaded, merged and adapted from Rust, but has no examples to train on.
+    None,
 }
 
 impl Task {
@@ -44,10 +51,14 @@ impl Task {
     /// # Errors
     /// When a key or a file is missing or wrong.
     pub fn take(model_type: &str, keys: &mut Map<String, Value>, dir: &Path) -> Result<Self> {
-        match model_type {
-            "fracast" => forecasting::Forecaster::read(keys).map(Self::Forecasting),
-            "whisper" => transcription::Transcriber::read(keys, dir).map(Self::Transcription),
-            "silero_vad" => voice_activity::Detector::take(keys).map(Self::VoiceActivity),
+        match (model_type, huggingface::class(keys)) {
+            ("fracast", _) => forecasting::Forecaster::read(keys).map(Self::Forecasting),
+            ("whisper", _) => transcription::Transcriber::read(keys, dir).map(Self::Transcription),
+            ("silero_vad", _) => voice_activity::Detector::take(keys).map(Self::VoiceActivity),
+            ("speecht5_hifigan" | "gpt2", _) => Ok(Self::None),
+            (_, Some(class)) if class.ends_with("ForCTC") => {
+                ctc::Recogniser::take(keys).map(|recogniser| Self::Ctc(Box::new(recogniser)))
+            }
             _ => classification::Classifier::take(keys).map(Self::Classification),
         }
     }
@@ -58,9 +69,17 @@ impl Task {
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         match self {
-            Self::Classification(_) | Self::Forecasting(_) | Self::VoiceActivity(_) => Ok(()),
             Self::Transcription(transcriber) => transcriber.write(dir),
+            Self::Ctc(recogniser) => recogniser.vocabulary.write(dir),
+            Self::Classification(_) | Self::Forecasting(_) | Self::VoiceActivity(_) | Self::None => Ok(()),
         }
+    }
+
+    /// There is no task for the network.
+    pub(crate) fn missing() -> Error {
+        Error::new(Subject::Model, "there is no task here for this network")
+            .at("model_type")
+            .with_hint("it can be adapted from Rust, and adapters of it can be merged, combined and inspected")
     }
 
     /// Checks that a network can do it.
@@ -70,9 +89,10 @@ impl Task {
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
         match self {
             Self::Classification(classifier) => classifier.check(architecture.channels()),
-            Self::Forecasting(_) => Ok(()),
+            Self::Forecasting(_) | Self::None => Ok(()),
             Self::Transcription(transcriber) => transcriber.check(architecture),
             Self::VoiceActivity(detector) => detector.check(architecture),
+            Self::Ctc(recogniser) => recogniser.check(architecture),
         }
     }
 
@@ -81,8 +101,9 @@ impl Task {
     pub fn to_map(&self) -> Map<String, Value> {
         match self {
             Self::Classification(classifier) => classifier.to_map(),
-            Self::Forecasting(_) | Self::Transcription(_) => Map::new(),
+            Self::Forecasting(_) | Self::Transcription(_) | Self::None => Map::new(),
             Self::VoiceActivity(detector) => detector.to_map(),
+            Self::Ctc(recogniser) => recogniser.to_map(),
         }
     }
 
@@ -94,6 +115,8 @@ impl Task {
             Self::Forecasting(_) => 1.0,
             Self::Transcription(_) => transcription::Transcriber::rate(),
             Self::VoiceActivity(detector) => detector.signal.rate,
+            Self::Ctc(recogniser) => recogniser.rate,
+            Self::None => 0.0,
         }
     }
 
@@ -105,6 +128,8 @@ impl Task {
             Self::Forecasting(forecaster) => forecaster.quantiles.len(),
             Self::Transcription(transcriber) => transcriber.tokens.len(),
             Self::VoiceActivity(_) => 1,
+            Self::Ctc(recogniser) => recogniser.outputs,
+            Self::None => 0,
         }
     }
 
@@ -113,9 +138,7 @@ impl Task {
     /// # Errors
     /// When a recording cannot be used, or there is none.
     pub fn load(&self, manifest: &Manifest, split: Split, config: &TrainConfig) -> Result<Box<dyn Examples>> {
-        if !matches!(self, Self::Transcription(_)) {
-            config.check_no_transcription()?;
-        }
+        config.check_for(self)?;
         match (self, manifest) {
             (Self::Classification(classifier), Manifest::Recordings(manifest)) => {
                 let windows = classification::Windows::load(manifest, split, classifier, config)?;
@@ -130,6 +153,10 @@ impl Task {
             (Self::VoiceActivity(detector), Manifest::Recordings(manifest)) => {
                 Ok(Box::new(voice_activity::Recordings::load(manifest, split, detector, config)?))
             }
+            (Self::Ctc(recogniser), Manifest::Recordings(manifest)) => {
+                Ok(Box::new(ctc::Utterances::load(manifest, split, recogniser, config)?))
+            }
+            (Self::None, _) => Err(Self::missing()),
             (_, manifest) => {
                 Err(Error::new(Subject::Data, "the manifest is for another task").at(manifest.path().display()))
             }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optim::{LoraPlus, OptimizerConfig};
 use super::schedule::{Schedule, ScheduleKind, Warmup};
+use crate::tasks::Task;
 
 /// The names of the optimisers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -153,15 +154,17 @@ impl TrainConfig {
         Error::all(errors)
     }
 
-    /// Checks that nothing is set that means something for transcription alone.
+    /// Checks that nothing is set that means nothing for a task.
     ///
     /// # Errors
-    /// All keys that are.
-    pub(crate) fn check_no_transcription(&self) -> Result<()> {
+    /// All keys that do.
+    pub(crate) fn check_for(&self, task: &Task) -> Result<()> {
+        let transcribes = matches!(task, Task::Transcription(_));
+        let searches = transcribes || matches!(task, Task::Ctc(_));
         let set = [
-            ("speed_perturbation", self.speed_perturbation > 0.0),
-            ("gain_perturbation", self.gain_perturbation > 0.0),
-            ("num_beams", self.num_beams > 1),
+            ("speed_perturbation", self.speed_perturbation > 0.0 && !transcribes),
+            ("gain_perturbation", self.gain_perturbation > 0.0 && !transcribes),
+            ("num_beams", self.num_beams > 1 && !searches),
         ];
         let error =
             |key| Error::new(Subject::Config, "is for transcription, and this model does something else").at(key);

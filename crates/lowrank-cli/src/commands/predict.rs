@@ -1,6 +1,8 @@
 //! `lowrank predict`: what a model says about recordings.
 
-use lowrank::files;
+use std::path::Path;
+
+use lowrank::{Error, Subject, files};
 use lowrank_burn::data::Split;
 use lowrank_burn::tasks::{Manifest, Predictions, transcription};
 use serde_json::{Map, Value, json};
@@ -25,6 +27,18 @@ pub fn run(args: &PredictArgs, output: Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The form that a file's name asks for, where it is not JSON lines.
+fn ending(path: &Path) -> Option<&'static str> {
+    let own = path.extension()?;
+    ["srt", "ctm"].into_iter().find(|known| own.eq_ignore_ascii_case(known))
+}
+
+fn no_words(path: &Path) -> Error {
+    Error::new(Subject::Config, "a CTM file holds words with times, and this model tells none")
+        .at(path.display())
+        .with_hint("name the output .jsonl")
+}
+
 /// The splits to predict, in the order they are used.
 fn splits(args: &PredictArgs, manifest: &Manifest) -> Vec<Split> {
     match args.split {
@@ -34,13 +48,17 @@ fn splits(args: &PredictArgs, manifest: &Manifest) -> Vec<Split> {
 }
 
 fn write(args: &PredictArgs, predictions: &Predictions, output: Output) -> Result<(), Failure> {
-    let Predictions { lines, counts } = predictions;
-    let jsonl = || lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect::<String>();
+    let Predictions { lines, ctm, counts } = predictions;
+    let text = |lines: &[String]| lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect::<String>();
     let summary: Map<_, _> = counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
     match &args.output {
         Some(path) => {
-            let subtitled = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("srt"));
-            let text = if subtitled { transcription::subtitles(predictions)? } else { jsonl() };
+            let text = match ending(path) {
+                Some("srt") => transcription::subtitles(predictions)?,
+                Some("ctm") if ctm.is_empty() && !lines.is_empty() => return Err(no_words(path).into()),
+                Some("ctm") => text(ctm),
+                _ => text(lines),
+            };
             files::write(path, text.as_bytes())?;
             if output.json {
                 let path = path.display().to_string();
@@ -51,7 +69,7 @@ fn write(args: &PredictArgs, predictions: &Predictions, output: Output) -> Resul
             let predictions: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
             output::object(&json!({ "predictions": predictions, "summary": summary }))?;
         }
-        None => output::print(&jsonl())?,
+        None => output::print(&text(lines))?,
     }
     let told: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
     output.say(told.join(", "));

@@ -84,7 +84,7 @@ fn a_batch_is_windows_by_channels_by_samples() {
         [2.0, 3.0, 4.0, 5.0, -2.0, -3.0, -4.0, -5.0, 100.0, 101.0, 102.0, 103.0, -100.0, -101.0, -102.0, -103.0]
     );
     assert_eq!(labels, [0, 1]);
-    let halved = Normalisation { mean: vec![2.0, 0.0], std: vec![0.5, 2.0] };
+    let halved = Normalisation { mean: vec![2.0, 0.0], std: vec![0.5, 2.0], per_window: false };
     train.fill(&[4], &halved, &mut batch, &mut labels).unwrap();
     assert_eq!(batch, [0.0, 2.0, 4.0, 6.0, -1.0, -1.5, -2.0, -2.5]);
 

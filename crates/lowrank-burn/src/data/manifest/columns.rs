@@ -4,23 +4,22 @@ use csv::StringRecord;
 use lowrank::suggest::nearest;
 use lowrank::{Error, Subject};
 
-const NAMES: usize = 5;
 const REQUIRED: usize = 2;
 
 /// Which column holds what.
 #[derive(Debug)]
 pub(super) struct Columns {
-    names: [&'static str; NAMES],
-    places: [Option<usize>; NAMES],
+    names: [&'static str; 5],
+    places: [Option<usize>; 5],
     /// How many there are.
     pub(super) count: usize,
 }
 
 impl Columns {
-    /// Reads the header, or says all that is wrong with it. `shows` is the column of what a recording shows.
-    pub(super) fn read(header: &StringRecord, shows: &'static str) -> Result<Self, Vec<Error>> {
-        let names = ["path", shows, "split", "start", "end"];
-        let mut places = [None; NAMES];
+    /// Reads the header, or says all that is wrong with it; `truth` names the column that tells what a recording shows.
+    pub(super) fn read(header: &StringRecord, truth: &'static str) -> Result<Self, Vec<Error>> {
+        let names = ["path", truth, "split", "start", "end"];
+        let mut places = [None; 5];
         let mut errors = Vec::new();
         for (place, name) in header.iter().enumerate() {
             match names.iter().position(|known| *known == name) {
@@ -34,9 +33,8 @@ impl Columns {
         for (name, place) in names.iter().zip(places).take(REQUIRED) {
             if place.is_none() {
                 let error = Error::new(Subject::Data, "a column is missing").expected(format!("\"{name}\""));
-                errors.push(error.with_hint(format!(
-                    "the first line names the columns: path,{shows} and optionally split,start,end"
-                )));
+                let columns = format!("path,{truth} and optionally split,start,end");
+                errors.push(error.with_hint(format!("the first line names the columns: {columns}")));
             }
         }
         if errors.is_empty() { Ok(Self { names, places, count: header.len() }) } else { Err(errors) }
@@ -49,7 +47,7 @@ impl Columns {
     }
 }
 
-fn unknown(name: &str, names: [&str; NAMES]) -> Error {
+fn unknown(name: &str, names: [&str; 5]) -> Error {
     let error = Error::new(Subject::Data, "unknown column").found(format!("\"{name}\"")).expected(names.join(", "));
     if name.contains([';', '\t']) {
         return error.with_hint("separate the columns with commas");

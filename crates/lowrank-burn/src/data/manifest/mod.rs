@@ -102,6 +102,17 @@ enum Truth<'a> {
     NewLabels,
     /// Where in it something is: the task reads that.
     Tracks,
+    /// What is said.
+    Texts,
+}
+
+impl Truth<'_> {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Labels(_) | Self::NewLabels | Self::Tracks => "label",
+            Self::Texts => "text",
+        }
+    }
 }
 
 impl Manifest {
@@ -127,42 +138,27 @@ impl Manifest {
         Self::parse(&text, path, Truth::Tracks, lowrank::files::exists)
     }
 
-    /// Reads a manifest of texts: the column `text` in place of `label`. Its [labels](Self::labels) are the texts, row by row.
+    /// Reads a manifest whose recordings are speech: the column `text` in the place of `label` is what is said. The
+    /// [`Manifest::labels`] are the texts then.
     ///
     /// # Errors
-    /// As [`Manifest::read`], but that any text will do.
+    /// As [`Manifest::read`], but any text will do.
     pub fn read_texts(path: &Path) -> Result<Self> {
         let text = lowrank::files::read_to_string(path, MAX_FILE)?;
-        Self::parse_texts(&text, path, lowrank::files::exists)
-    }
-
-    /// [`Manifest::read_texts`] on its text.
-    fn parse_texts(text: &str, path: &Path, exists: fn(&Path) -> bool) -> Result<Self> {
-        let (rows, mut errors) = rows::parse(text, path.parent().unwrap_or(Path::new("")), "text")
-            .map_err(|error| error.at(path.display()))?;
-        if rows.is_empty() && errors.is_empty() {
-            return Err(no_rows(path));
-        }
-        errors.extend(rows.iter().filter(|row| !exists(&row.path)).map(|row| (row.line, missing(&row.path))));
-        let labels = rows.iter().map(|row| row.label.clone()).collect();
-        let recordings: Vec<_> = rows.into_iter().enumerate().map(|(at, row)| row.with_label(at)).collect();
-        errors.extend(overlap::duplicates(&recordings));
-        Error::all(first_errors(errors, path)).map_err(|error| named(error, path))?;
-        let (warnings, path, reading) = (overlap::leaks(&recordings), path.to_owned(), Reading::default());
-        Ok(Self { path, labels, labelled: true, recordings, warnings, reading })
+        Self::parse(&text, path, Truth::Texts, lowrank::files::exists)
     }
 
     /// [`Manifest::read`] on its text; `exists` says whether there is a file.
     fn parse(text: &str, path: &Path, truth: Truth<'_>, exists: fn(&Path) -> bool) -> Result<Self> {
         let name = path.display();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let (mut rows, mut errors) = rows::parse(text, folder, "label").map_err(|error| error.at(&name))?;
+        let (mut rows, mut errors) = rows::parse(text, folder, truth.column()).map_err(|error| error.at(&name))?;
         if rows.is_empty() && errors.is_empty() {
             return Err(no_rows(path));
         }
         let collected = match truth {
             Truth::Labels(labels) => labels.to_vec(),
-            Truth::NewLabels | Truth::Tracks => {
+            Truth::NewLabels | Truth::Tracks | Truth::Texts => {
                 rows.iter().map(|row| row.label.clone()).collect::<BTreeSet<_>>().into_iter().collect()
             }
         };
@@ -183,7 +179,7 @@ impl Manifest {
         Error::all(first_errors(errors, path)).map_err(|error| named(error, path))?;
 
         let mut warnings = overlap::leaks(&recordings);
-        if !matches!(truth, Truth::Tracks) {
+        if !matches!(truth, Truth::Tracks | Truth::Texts) {
             warnings.extend(label_warnings(&recordings, &collected, matches!(truth, Truth::Labels(_))));
         }
         let (path, reading) = (path.to_owned(), Reading::default());

@@ -29,8 +29,8 @@ impl Row {
 /// Errors by line.
 pub(super) type Errors = Vec<(u64, Error)>;
 
-/// The good rows, whose column `shows` is their label, and the errors of the header and of the other rows.
-pub(super) fn parse(text: &str, folder: &Path, shows: &'static str) -> Result<(Vec<Row>, Errors)> {
+/// The good rows, and the errors of the header and of the other rows; `truth` names the column of the labels.
+pub(super) fn parse(text: &str, folder: &Path, truth: &'static str) -> Result<(Vec<Row>, Errors)> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut record = StringRecord::new();
@@ -40,13 +40,13 @@ pub(super) fn parse(text: &str, folder: &Path, shows: &'static str) -> Result<(V
         return Ok((rows, errors));
     }
     let line_of = |record: &StringRecord| record.position().map_or(0, csv::Position::line);
-    let columns = match Columns::read(&record, shows) {
+    let columns = match Columns::read(&record, truth) {
         Ok(columns) => columns,
         Err(wrong) => return Ok((rows, wrong.into_iter().map(|error| (line_of(&record), error)).collect())),
     };
     while reader.read_record(&mut record).map_err(malformed)? {
         let line = line_of(&record);
-        match row(&record, &columns, folder, shows, line) {
+        match row(&record, &columns, truth, folder, line) {
             Ok(row) => rows.push(row),
             Err(wrong) => errors.extend(wrong.into_iter().map(|error| (line, error))),
         }
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str, folder: &Path, shows: &'static str) -> Result<(V
     Ok((rows, errors))
 }
 
-fn row(record: &StringRecord, columns: &Columns, folder: &Path, shows: &str, line: u64) -> Result<Row, Vec<Error>> {
+fn row(record: &StringRecord, columns: &Columns, truth: &str, folder: &Path, line: u64) -> Result<Row, Vec<Error>> {
     if record.len() != columns.count {
         let error = Error::new(Subject::Data, "a row of another length than the header")
             .found(record.len())
@@ -69,7 +69,7 @@ fn row(record: &StringRecord, columns: &Columns, folder: &Path, shows: &str, lin
         }
         field.unwrap_or_default()
     };
-    let (path, label) = (required("path"), required(shows));
+    let (path, label) = (required("path"), required(truth));
     if !path.is_empty() {
         errors.extend(Encoding::of(Path::new(path)).err());
     }

@@ -3,12 +3,26 @@ use crate::data::span::Bound;
 
 fn parse(text: &str, labels: Option<&[&str]>) -> Result<Manifest> {
     let labels: Option<Vec<String>> = labels.map(|labels| labels.iter().map(|label| (*label).to_owned()).collect());
-    Manifest::parse(
-        text,
-        Path::new("data/list.csv"),
-        labels.as_deref().map_or(Truth::NewLabels, Truth::Labels),
-        |path| !path.ends_with("gone.wav"),
-    )
+    parse_as(text, labels.as_deref().map_or(Truth::NewLabels, Truth::Labels))
+}
+
+fn parse_as(text: &str, truth: Truth<'_>) -> Result<Manifest> {
+    Manifest::parse(text, Path::new("data/list.csv"), truth, |path| !path.ends_with("gone.wav"))
+}
+
+#[test]
+fn texts_stand_where_labels_do() {
+    let manifest =
+        parse_as("path,text,split\na.wav,good morning,train\nb.wav,\"yes, no\",test\n", Truth::Texts).unwrap();
+    let texts: Vec<_> = manifest.recordings().iter().map(|row| manifest.labels()[row.label].as_str()).collect();
+    assert_eq!(texts, ["good morning", "yes, no"]);
+    assert!(manifest.warnings().is_empty());
+    let error = parse_as("path,label\na.wav,walk\n", Truth::Texts).unwrap_err();
+    assert!(error.parts()[0].to_string().contains("unknown column: found \"label\", expected path, text"), "{error}");
+    assert_eq!(
+        error.parts()[1].hint(),
+        Some("the first line names the columns: path,text and optionally split,start,end")
+    );
 }
 
 /// Every error of a manifest, with its hint after an arrow.

@@ -5,24 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-/// Fewest insertions, deletions and substitutions that make one sequence of another (Levenshtein, 1966).
-///
-/// ```
-/// # use lowrank_burn::tasks::transcription::edits;
-/// assert_eq!(edits(b"venti", b"trenta"), 3);
-/// ```
-#[must_use]
-pub fn edits<T: PartialEq>(from: &[T], to: &[T]) -> u64 {
-    let mut row: Vec<u64> = (0..=to.len() as u64).collect();
-    for (above, one) in (1..).zip(from) {
-        let mut diagonal = std::mem::replace(&mut row[0], above);
-        for (at, other) in to.iter().enumerate() {
-            let best = (row[at] + 1).min(row[at + 1] + 1).min(diagonal + u64::from(one != other));
-            diagonal = std::mem::replace(&mut row[at + 1], best);
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
+use crate::tasks::edits;
 
 /// A text as it is compared: in lower case, punctuation and symbols as spaces, single spaces between words.
 ///
@@ -50,7 +33,7 @@ pub struct ErrorRate {
 impl ErrorRate {
     /// Counts one text.
     pub fn add<T: PartialEq>(&mut self, reference: &[T], found: &[T]) {
-        self.errors += edits(reference, found);
+        self.errors += edits(reference, found).errors();
         self.items += reference.len() as u64;
     }
 
@@ -86,7 +69,7 @@ mod tests {
             from in proptest::collection::vec(0_u8..3, 0..7),
             to in proptest::collection::vec(0_u8..3, 0..7),
         ) {
-            prop_assert_eq!(edits(&from, &to), by_definition(&from, &to));
+            prop_assert_eq!(edits(&from, &to).errors(), by_definition(&from, &to));
         }
     }
 

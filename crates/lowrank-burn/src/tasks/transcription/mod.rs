@@ -12,7 +12,7 @@ mod transcriber;
 mod utterances;
 
 pub use augmentation::Augmentation;
-pub use error_rate::{ErrorRate, edits, normalised};
+pub use error_rate::{ErrorRate, normalised};
 pub use evaluation::{Evaluation, Tally};
 pub use subtitles::subtitles;
 pub use tokens::TextTokens;

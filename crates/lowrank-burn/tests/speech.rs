@@ -58,7 +58,8 @@ fn folder(case: &str) -> (tempfile::TempDir, Vec<String>) {
         let x = io.read(&format!("x.{number}")).unwrap();
         for (row, samples) in x.values().unwrap().chunks(x.shape()[1]).enumerate() {
             let name = format!("{number}-{row}.csv");
-            let lines: String = samples.iter().map(|sample| format!("{sample}\n")).collect();
+            let lines: Vec<String> = samples.iter().map(|sample| format!("{sample}\n")).collect();
+            let lines = lines.concat();
             std::fs::write(dir.path().join(&name), lines).unwrap();
             names.push(name);
         }
@@ -190,7 +191,8 @@ fn windows_are_classified_as_transformers_does() {
 
         // Louder, and with an offset: normalised, it is the same as the recording in its own mean and variance.
         let loud = std::fs::read_to_string(dir.path().join(name)).unwrap();
-        let loud: String = loud.lines().map(|line| format!("{}\n", 3.0 * line.parse::<f32>().unwrap() + 0.5)).collect();
+        let louder = |line: &str| format!("{}\n", 3.0 * line.parse::<f32>().unwrap() + 0.5);
+        let loud = loud.lines().map(louder).collect::<Vec<_>>().concat();
         std::fs::write(dir.path().join("loud.csv"), loud).unwrap();
         assert!(!close(&logits(dir.path(), "loud.csv")), "{case}");
         std::fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();

@@ -242,7 +242,7 @@ fn lora_ga_begins_from_the_gradient_and_leaves_the_base_alone() {
 }
 
 /// One error for every module.
-fn assert_each_says(error: &lowrank::Error, what: &str) {
+fn assert_each_says(error: &Error, what: &str) {
     assert!(!error.parts().is_empty());
     for error in error.parts() {
         assert!(error.to_string().contains(what), "{error}");

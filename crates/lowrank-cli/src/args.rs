@@ -369,7 +369,7 @@ pub struct ConvertArgs {
     /// Weights of the base: what tells the modules of a LyCORIS file, and which linear layers are plain ones
     #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub base: Option<PathBuf>,
-    /// What stands before the module in the names of a LyCORIS file: lycoris, lora_unet, lora_te [default: lycoris, or what the file has]
+    /// What stands before the module in the names of a LyCORIS file, as `lycoris` or `lora_unet` [default: lycoris, or what the file has]
     #[arg(long, value_name = "NAME")]
     pub prefix: Option<String>,
     /// Groups of a convolution, which no weight tells and PEFT needs: conv2=4

@@ -193,8 +193,7 @@ impl Role {
     fn saved_key(&self) -> Option<&str> {
         match self {
             Self::Saved(key, _) => Some(key),
-            Self::A(_) | Self::B(_) | Self::Bias(_) | Self::StartA(_) | Self::StartB(_) => None,
-            Self::Magnitude(_) | Self::Tokens(_) => None,
+            _ => None,
         }
     }
 }

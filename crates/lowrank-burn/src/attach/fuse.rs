@@ -59,6 +59,7 @@ impl Adapters {
 
     /// Gives the base back the bits it had before the first merge; every merged adapter is live again.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "every method that changes a model takes it and gives it back")]
     pub fn unmerge<M: Module>(&mut self, model: M) -> M {
         let restored = self.without_merged(&model);
         self.merged.clear();
@@ -83,8 +84,9 @@ impl Adapters {
                 return Err(Error::new(Subject::Merge, format!("adapter `{name}` is not merged")));
             }
         }
-        let (out, remaining) = self.merged.iter().cloned().partition(|merged| names.contains(&merged.name.as_str()));
-        self.rebase(model, remaining, out)
+        let (out, remaining): (Vec<_>, Vec<_>) =
+            self.merged.iter().cloned().partition(|merged| names.contains(&merged.name.as_str()));
+        self.rebase(model, remaining, &out)
     }
 
     /// The base with the active adapters merged in, and no adapter on it (PEFT's `merge_and_unload`).
@@ -118,11 +120,11 @@ impl Adapters {
         let new: Vec<InBase> = new.collect();
         drop(state);
         let merged = self.merged.iter().chain(&new).cloned().collect();
-        self.rebase(model, merged, new)
+        self.rebase(model, merged, &new)
     }
 
     /// The model on its original base with `merged` in it, where `changed` has come or gone.
-    fn rebase<M: Module>(&mut self, model: M, merged: Vec<InBase>, changed: Vec<InBase>) -> Result<M> {
+    fn rebase<M: Module>(&mut self, model: M, merged: Vec<InBase>, changed: &[InBase]) -> Result<M> {
         let touched = changed.iter().flat_map(|adapter| adapter.changes.iter().map(|(param, _)| *param));
         let mut work: HashMap<ParamId, Vec<(Change, f32)>> = touched.map(|param| (param, Vec::new())).collect();
         for adapter in &merged {

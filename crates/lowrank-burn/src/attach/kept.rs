@@ -53,12 +53,11 @@ impl Kept {
                 Source::State(state) | Source::Swap(state) => state.copies.get(&name).cloned(),
                 Source::New { .. } => None,
             };
-            let tensor = match stored {
-                Some(tensor) => tensor,
-                None => {
-                    let own = base(&[param.id]).remove(&param.id).unwrap_or_default();
-                    Tensor::from_values(FloatType::F32, param.torch_shape(), &own)?
-                }
+            let tensor = if let Some(tensor) = stored {
+                tensor
+            } else {
+                let own = base(&[param.id]).remove(&param.id).unwrap_or_default();
+                Tensor::from_values(FloatType::F32, param.torch_shape(), &own)?
             };
             originals.insert(key, (module, tensor));
         }

@@ -289,12 +289,11 @@ impl Dataset {
     }
 }
 
+/// Where the recording of each path is, and the recordings.
+type Decoded<'a> = (BTreeMap<&'a Path, usize>, Vec<(PathBuf, Signal)>);
+
 /// The recordings of some rows, each decoded once, and where the recording of a path is among them.
-pub(super) fn read_once<'a>(
-    manifest: &Manifest,
-    rows: &[&'a Recording],
-    format: &SignalFormat,
-) -> Result<(BTreeMap<&'a Path, usize>, Vec<(PathBuf, Signal)>)> {
+pub(super) fn read_once<'a>(manifest: &Manifest, rows: &[&'a Recording], format: &SignalFormat) -> Result<Decoded<'a>> {
     let mut places: BTreeMap<&Path, usize> = BTreeMap::new();
     let mut paths: Vec<&Path> = Vec::new();
     for row in rows {

@@ -51,6 +51,7 @@ pub enum Architecture {
 
 /// The network of one architecture.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a Burn module cannot be boxed, and there is one")]
 pub enum Network {
     /// A dilated temporal convolutional network.
     Tcn(tcn::Tcn),

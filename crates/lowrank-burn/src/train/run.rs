@@ -32,6 +32,7 @@ use crate::values;
 
 /// What training begins with.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a run has one")]
 pub enum Start {
     /// A base model.
     Base(Box<BaseModel>),

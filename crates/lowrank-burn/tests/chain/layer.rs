@@ -13,7 +13,6 @@ use super::Signal;
 use super::padding;
 
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a Burn module cannot be boxed, and these are a few")]
 pub enum Layer {
     Linear(Linear),
     Conv1D(HfConv1D),

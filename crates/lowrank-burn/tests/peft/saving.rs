@@ -100,5 +100,5 @@ fn biases_that_peft_writes_again_are_written_again() {
     adapters.save(&net, "default", folder.path(), None).unwrap();
     let (again, loaded) = lowrank_burn::load(Net::new(&device), folder.path()).unwrap();
     assert_eq!(loaded.state(&again, "default").unwrap().1, state);
-    assert_eq!(distance(&again.forward(&device), &net.forward(&device)), 0.0);
+    assert_eq!(again.forward(&device), net.forward(&device));
 }

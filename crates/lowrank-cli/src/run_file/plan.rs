@@ -39,6 +39,7 @@ pub struct RunPlan {
 
 /// What is trained.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a run has one")]
 pub enum Model {
     /// A base directory.
     Base(PathBuf),

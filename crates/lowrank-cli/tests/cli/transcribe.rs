@@ -18,9 +18,10 @@ fn world() -> TempDir {
     fs::write(folder.path().join("sounds.csv"), rows).unwrap();
     let base = base();
     let settings = format!(
-        "[model]\nbase = {base:?}\n[data]\nmanifest = \"sounds.csv\"\nwindow_seconds = 0.5\n[lora]\nr = 4\n\
+        "[model]\nbase = \"{}\"\n[data]\nmanifest = \"sounds.csv\"\nwindow_seconds = 0.5\n[lora]\nr = 4\n\
          target_modules = [\"conv1\", \"conv2\", \"q_proj\", \"v_proj\", \"fc1\", \"fc2\"]\n[train]\nmax_steps = 100\nbatch_size = 2\n\
-         learning_rate = 2e-2\nspeed_perturbation = 0.05\ngain_perturbation = 3\n"
+         learning_rate = 2e-2\nspeed_perturbation = 0.05\ngain_perturbation = 3\n",
+        base.display()
     );
     fs::write(folder.path().join("adapt.toml"), settings).unwrap();
     folder

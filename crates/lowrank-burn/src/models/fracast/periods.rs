@@ -1,6 +1,7 @@
 //! The periods of a series: peaks of its periodogram that noise would not show.
 
 use realfft::RealFftPlanner;
+use realfft::num_complex::Complex;
 
 use super::config::Keys;
 
@@ -45,9 +46,9 @@ fn periodogram(values: &[f32], observed: &[f32], transformed: usize) -> Vec<f64>
     let mut spectrum = transform.make_output_vec();
     if transform.process(&mut signal, &mut spectrum).is_err() {
         // The buffers come from the transform itself, so they fit.
-        spectrum.fill(realfft::num_complex::Complex::default());
+        spectrum.fill(Complex::default());
     }
-    let power: Vec<f64> = spectrum.iter().skip(1).map(|line| line.norm_sqr()).collect();
+    let power: Vec<f64> = spectrum.iter().skip(1).map(Complex::norm_sqr).collect();
     let total = power.iter().sum::<f64>().max(1e-12);
     power.into_iter().map(|line| line / total).collect()
 }

@@ -1,4 +1,4 @@
-//! `HuBERT` (Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden Units",
+//! `HuBERT` (Hsu et al., "`HuBERT`: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden Units",
 //! 2021): the network of [`super::wav2vec2`], trained in another way, under module paths that begin with `hubert`.
 
 use burn::module::{Module, Param};

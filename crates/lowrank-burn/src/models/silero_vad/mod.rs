@@ -124,7 +124,7 @@ impl SileroVad {
 
     /// What the LSTM reads of each frame: `[frames, context + frame]` to `[frames, channels]`.
     fn steps(&self, frames: Tensor<2>) -> Tensor<2> {
-        let h = magnitude(self.stft_conv.forward(frames.unsqueeze_dim(1)));
+        let h = magnitude(&self.stft_conv.forward(frames.unsqueeze_dim(1)));
         let convolutions = [&self.conv1, &self.conv2, &self.conv3, &self.conv4];
         convolutions.into_iter().fold(h, |h, conv| relu(conv.forward(h))).squeeze_dim(2)
     }
@@ -133,7 +133,7 @@ impl SileroVad {
 /// `sqrt(re² + im²)` of real parts and imaginary parts, one below the other.
 ///
 /// The root of nothing has no derivative, and silence is common: below the least positive square it is taken as constant.
-fn magnitude(x: Tensor<3>) -> Tensor<3> {
+fn magnitude(x: &Tensor<3>) -> Tensor<3> {
     let bins = x.dims()[1] / 2;
     let [re, im] = [0, bins].map(|start| x.clone().narrow(1, start, bins));
     (re.clone() * re + im.clone() * im).clamp_min(f32::MIN_POSITIVE).sqrt()

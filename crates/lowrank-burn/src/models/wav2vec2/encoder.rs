@@ -139,7 +139,7 @@ impl EncoderLayer {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attend = |x| self.dropout.forward(self.attention.forward(x));
+        let attend = |x| self.dropout.forward(self.attention.forward(&x));
         if self.pre_norm {
             let x = x.clone() + attend(self.layer_norm.forward(x));
             x.clone() + self.feed_forward.forward(self.final_layer_norm.forward(x))
@@ -156,7 +156,7 @@ impl Attention {
         Self { k_proj: linear(), v_proj: linear(), q_proj: linear(), out_proj: linear(), heads }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: &Tensor<3>) -> Tensor<3> {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|layer| layer.forward(x.clone()));
         self.out_proj.forward(attention(q, k, v, self.heads, false))
     }

@@ -50,7 +50,9 @@ pub(super) fn search(
     for said in 0..room {
         let rows: usize = windows.iter().map(Window::rows).sum();
         let mut log_probs = whisper.next(&tokens, rows, &mut cache)?;
-        log_probs.iter_mut().for_each(|row| generation.suppress(said, row));
+        for row in &mut log_probs {
+            generation.suppress(said, row);
+        }
         for window in windows.iter_mut().filter(|window| !window.over) {
             window.step(&log_probs, generation, beams, said + 1 == room);
         }

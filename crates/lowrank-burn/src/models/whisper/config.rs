@@ -110,7 +110,7 @@ impl Off {
     fn is(self, value: &Value) -> bool {
         match self {
             Self::Zero => value.as_f64() == Some(0.0),
-            Self::Is(json) => value.to_string() == json,
+            Self::Is(json) => serde_json::from_str::<Value>(json).is_ok_and(|off| *value == off),
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Encoder {
     pub conv1: Conv1d,
     /// Halves the frames.
     pub conv2: Conv1d,
-    /// A vector for each position; sinusoids in OpenAI's checkpoints, never trained.
+    /// A vector for each position; sinusoids in the published checkpoints, never trained.
     pub embed_positions: Embedding,
     /// The blocks.
     pub layers: Vec<EncoderLayer>,

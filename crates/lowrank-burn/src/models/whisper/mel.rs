@@ -20,7 +20,7 @@ const FLOOR: f64 = 1e-10;
 /// Decades that are kept below the loudest.
 const RANGE: f64 = 8.0;
 
-/// Seconds of the longest window of a network with so many `max_source_positions`: 30 for OpenAI's checkpoints.
+/// Seconds of the longest window of a network with so many `max_source_positions`: 30 for the published checkpoints.
 #[must_use]
 pub fn longest_window(max_source_positions: f64) -> f64 {
     max_source_positions / real(POSITIONS_A_SECOND)

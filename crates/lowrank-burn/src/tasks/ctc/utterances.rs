@@ -23,7 +23,7 @@ pub struct Utterances {
     recogniser: Recogniser,
     /// Texts that decoding keeps; 1 is greedy.
     beams: usize,
-    utterances: Vec<Utterance>,
+    heard: Vec<Utterance>,
     /// The labels of each; none where it is not known what is said.
     labels: Option<Vec<Vec<usize>>>,
     warnings: Vec<String>,
@@ -47,7 +47,8 @@ struct Prediction {
 /// A word, and when it is said: in seconds from the start of the recording.
 #[derive(Debug, Serialize)]
 struct Word {
-    word: String,
+    #[serde(rename = "word")]
+    text: String,
     start: f64,
     end: f64,
 }
@@ -73,14 +74,14 @@ impl Utterances {
     ) -> Result<Self> {
         let (utterances, warnings) = utterances(manifest, split, &recogniser.format())?;
         let labels = manifest.labelled().then(|| labels(manifest, &utterances, recogniser)).transpose()?;
-        Ok(Self { recogniser: recogniser.clone(), beams: config.num_beams, utterances, labels, warnings })
+        Ok(Self { recogniser: recogniser.clone(), beams: config.num_beams, heard: utterances, labels, warnings })
     }
 
     /// The logits of one utterance's frames, `[1, frames, characters]`.
     fn logits(&self, network: &Network, index: usize, device: &Device) -> Result<Tensor<3>> {
-        let utterance = self.utterances.get(index).ok_or_else(|| {
+        let utterance = self.heard.get(index).ok_or_else(|| {
             let error = Error::new(Subject::Data, "no such utterance").found(index);
-            error.expected(format!("below {}", self.utterances.len()))
+            error.expected(format!("below {}", self.heard.len()))
         })?;
         let values = utterance.normalised(&self.recogniser.normalization)?;
         let shape = [1, 1, values.len()];
@@ -108,7 +109,7 @@ impl Utterances {
         let log_probs = values::of(log_softmax(logits.clone(), 2));
         if log_probs.iter().any(|value| value.is_nan()) {
             return Err(Error::new(Subject::Diverged, "the network's output is not finite")
-                .at(self.utterances[index].path.display())
+                .at(self.heard[index].path.display())
                 .with_hint("the weights or the adapter are broken: `lowrank inspect` counts non-finite values"));
         }
         let labels = self.labels.as_ref().map(|labels| &labels[index]);
@@ -126,7 +127,7 @@ impl Utterances {
     }
 
     fn prediction(&self, index: usize, heard: &Heard) -> Prediction {
-        let (utterance, rate) = (&self.utterances[index], self.recogniser.rate);
+        let (utterance, rate) = (&self.heard[index], self.recogniser.rate);
         #[expect(clippy::cast_precision_loss, reason = "a position in memory is far below 2^53")]
         let seconds = |samples: usize| utterance.start + samples as f64 / rate;
         let vocabulary = &self.recogniser.vocabulary;
@@ -137,7 +138,7 @@ impl Utterances {
             let ((_, first), (_, last)) = (word.first()?, word.last()?);
             let ids: Vec<usize> = word.iter().map(|(id, _)| **id).collect();
             Some(Word {
-                word: vocabulary.decode(&ids),
+                text: vocabulary.decode(&ids),
                 start: seconds(first.start * hop),
                 end: seconds(last.end * hop),
             })
@@ -180,7 +181,7 @@ fn labels(manifest: &data::Manifest, utterances: &[Utterance], recogniser: &Reco
 
 impl Examples for Utterances {
     fn len(&self) -> usize {
-        self.utterances.len()
+        self.heard.len()
     }
 
     fn unit(&self) -> &'static str {
@@ -233,14 +234,13 @@ impl Examples for Utterances {
             let prediction = self.prediction(index, &self.hear(network, index, &device)?);
             labelled += u64::from(prediction.text.is_some());
             exact += u64::from(prediction.text.as_ref() == Some(&prediction.predicted));
-            let name =
-                self.utterances[index].path.file_stem().map_or_else(String::new, |name| name.display().to_string());
+            let name = self.heard[index].path.file_stem().map_or_else(String::new, |name| name.display().to_string());
             let name = name.split_whitespace().collect::<Vec<_>>().join("_");
             predictions.ctm.extend(
                 prediction
                     .words
                     .iter()
-                    .map(|word| format!("{name} 1 {:.3} {:.3} {}", word.start, word.end - word.start, word.word)),
+                    .map(|word| format!("{name} 1 {:.3} {:.3} {}", word.start, word.end - word.start, word.text)),
             );
             predictions.push(&prediction)?;
         }

@@ -71,15 +71,12 @@ impl Vocabulary {
         let (mut rest, mut ids, mut strange) = (text.as_str(), Vec::new(), BTreeSet::new());
         while let Some(first) = rest.chars().next() {
             let longest = self.ids.iter().filter(|(token, _)| rest.starts_with(token.as_str()) && !token.is_empty());
-            let length = match longest.max_by_key(|(token, _)| token.len()) {
-                Some((token, id)) => {
-                    ids.push(*id);
-                    token.len()
-                }
-                None => {
-                    strange.insert(first);
-                    first.len_utf8()
-                }
+            let length = if let Some((token, id)) = longest.max_by_key(|(token, _)| token.len()) {
+                ids.push(*id);
+                token.len()
+            } else {
+                strange.insert(first);
+                first.len_utf8()
             };
             rest = &rest[length..];
         }

@@ -59,7 +59,7 @@ mod tests {
                 start + 30.0
             )
         };
-        let of = |lines: Vec<String>| subtitles(&Predictions { lines, counts: Vec::new() });
+        let of = |lines: Vec<String>| subtitles(&Predictions { lines, ..Predictions::default() });
         let srt = of(vec![line("a.wav", 0.0, "uno"), line("a.wav", 30.0, ""), line("a.wav", 3600.5, "due")]).unwrap();
         assert_eq!(srt, "1\n00:00:00,000 --> 00:00:30,000\nuno\n\n2\n01:00:00,500 --> 01:00:30,500\ndue\n\n");
         let error = of(vec![line("a.wav", 0.0, "uno"), line("b.wav", 0.0, "due")]).unwrap_err();

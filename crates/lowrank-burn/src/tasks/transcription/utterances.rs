@@ -23,7 +23,7 @@ const POSITION: usize = RATE / POSITIONS_A_SECOND;
 #[derive(Debug, Clone)]
 pub struct Utterances {
     transcriber: Transcriber,
-    utterances: Vec<Utterance>,
+    heard: Vec<Utterance>,
     windows: Vec<Window>,
     /// Positions of the encoder in a window.
     positions: usize,
@@ -102,7 +102,7 @@ impl Utterances {
         Error::all(errors)?;
         Ok(Self {
             transcriber: transcriber.clone(),
-            utterances,
+            heard: utterances,
             windows,
             positions,
             augmentation: Augmentation { speed: config.speed_perturbation, gain: config.gain_perturbation },
@@ -124,7 +124,7 @@ impl Utterances {
     fn sound(&self, index: usize) -> Vec<f32> {
         let (draw, index) = (index / self.windows.len(), index % self.windows.len());
         let (window, samples) = (self.windows[index], self.positions * POSITION);
-        let sound = &self.utterances[window.utterance].sound[window.start..];
+        let sound = &self.heard[window.utterance].sound[window.start..];
         let sound = &sound[..sound.len().min(samples)];
         if draw == 0 {
             return sound.to_vec();
@@ -133,7 +133,7 @@ impl Utterances {
     }
 
     fn utterance(&self, index: usize) -> &Utterance {
-        &self.utterances[self.windows[index % self.windows.len()].utterance]
+        &self.heard[self.windows[index % self.windows.len()].utterance]
     }
 
     /// The mean cross-entropy of the tokens of texts, their ends included, and how many there are. The prompt is given.
@@ -184,7 +184,7 @@ impl Utterances {
 
     /// The text of each recording, its windows one after the other.
     fn joined(&self, texts: &[Generated]) -> Result<Vec<String>> {
-        let mut joined = vec![String::new(); self.utterances.len()];
+        let mut joined = vec![String::new(); self.heard.len()];
         for (window, text) in self.windows.iter().zip(texts) {
             let whole = &mut joined[window.utterance];
             if !whole.is_empty() {
@@ -227,7 +227,7 @@ impl Examples for Utterances {
     fn evaluate(&self, network: &Network, batch_size: usize) -> Result<tasks::Evaluation> {
         let mut tally = Tally::default();
         let texts = self.transcribe(network, batch_size, Some(&mut tally))?;
-        for (utterance, found) in self.utterances.iter().zip(self.joined(&texts)?) {
+        for (utterance, found) in self.heard.iter().zip(self.joined(&texts)?) {
             if let Some((reference, _)) = &utterance.text {
                 tally.add(reference, &found);
             }
@@ -239,7 +239,7 @@ impl Examples for Utterances {
         let texts = self.transcribe(network, batch_size, None)?;
         let mut predictions = Predictions::default();
         for (window, found) in self.windows.iter().zip(&texts) {
-            let utterance = &self.utterances[window.utterance];
+            let utterance = &self.heard[window.utterance];
             let end = utterance.sound.len().min(window.start + self.positions * POSITION);
             predictions.push(&Prediction {
                 path: utterance.path.display().to_string(),
@@ -252,13 +252,12 @@ impl Examples for Utterances {
             })?;
         }
         let (mut labelled, mut exact) = (0, 0);
-        for (utterance, found) in self.utterances.iter().zip(self.joined(&texts)?) {
+        for (utterance, found) in self.heard.iter().zip(self.joined(&texts)?) {
             let Some((reference, _)) = &utterance.text else { continue };
             labelled += 1;
             exact += u64::from(normalised(reference) == normalised(&found));
         }
-        predictions.counts =
-            vec![("recordings", self.utterances.len() as u64), ("labelled", labelled), ("exact", exact)];
+        predictions.counts = vec![("recordings", self.heard.len() as u64), ("labelled", labelled), ("exact", exact)];
         Ok(predictions)
     }
 }

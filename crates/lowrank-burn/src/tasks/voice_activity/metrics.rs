@@ -100,7 +100,7 @@ fn auc(scored: &[Scored]) -> Option<f64> {
     let mut sorted = scored.to_vec();
     sorted.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let (mut others, mut wins) = (0_u64, 0_u64);
-    for tied in sorted.chunk_by(|(a, _), (b, _)| a == b) {
+    for tied in sorted.chunk_by(|(a, _), (b, _)| a.total_cmp(b).is_eq()) {
         let speech = tied.iter().filter(|(_, speech)| *speech).count() as u64;
         let rest = tied.len() as u64 - speech;
         // In halves, so that a tie counts one.
@@ -121,7 +121,9 @@ impl Evaluation {
     pub(super) fn new(recordings: Vec<(String, Vec<Scored>)>) -> Self {
         let mut loss = MeanLoss::default();
         let all: Vec<Scored> = recordings.iter().flat_map(|(_, scored)| scored.iter().copied()).collect();
-        all.iter().for_each(|(logit, speech)| loss.add(cross_entropy(*logit, *speech), 1));
+        for (logit, speech) in &all {
+            loss.add(cross_entropy(*logit, *speech), 1);
+        }
         let figures = |(path, scored): (String, Vec<Scored>)| RecordingFigures { path, figures: Figures::of(&scored) };
         Self { loss: loss.mean(), all: Figures::of(&all), recordings: recordings.into_iter().map(figures).collect() }
     }

@@ -58,7 +58,7 @@ pub fn convert_to_peft(input: &Path, how: &ToPeft<'_>, output: &Path, force: boo
 
 fn from_dir(input: &Path, how: &ToPeft<'_>) -> Result<(LoraConfig, StateDict, Converted)> {
     let unused = [("base", how.base.is_some()), ("prefix", how.prefix.is_some())];
-    for (name, _) in unused.into_iter().filter(|(_, given)| *given) {
+    if let Some((name, _)) = unused.into_iter().find(|(_, given)| *given) {
         return Err(Error::new(Subject::Config, format!("`{name}` has no use for an adapter of PEFT's"))
             .at(input.display())
             .with_hint("leave it out: it belongs to LyCORIS files"));

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         [] => network,
         ["--load", adapter] => load(network, Path::new(adapter))?.0,
         ["--new", config, save] => {
-            let config = LoraConfig::from_json(&files::read_to_string(Path::new(config), 1 << 20)?)?;
+            let config = LoraConfig::from_json(&files::read_to_string(Path::new(config), 1 << 20)?, config)?.0;
             let (network, adapters) = attach(network, &config, 7)?;
             adapters.save(&network, DEFAULT, Path::new(save), None)?;
             network

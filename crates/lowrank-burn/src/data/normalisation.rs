@@ -144,7 +144,7 @@ mod tests {
         let mut out = Vec::new();
         Normalisation::per_window(1).apply(0, &[1.0, 2.0, 3.0, 6.0], &mut out);
         // numpy: (x - x.mean()) / np.sqrt(x.var() + 1e-7)
-        for (found, expected) in out.iter().zip([-1.069_044_9, -0.534_522_5, 0.0, 1.603_567_4_f32]) {
+        for (found, expected) in out.iter().zip([-1.069_045, -0.534_522_5, 0.0, 1.603_567_4_f32]) {
             assert!((found - expected).abs() < 1e-6, "{out:?}");
         }
         let json = serde_json::to_string(&Normalisation::identity(1)).unwrap();

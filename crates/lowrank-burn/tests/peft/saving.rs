@@ -5,7 +5,7 @@ use lowrank::config::{Bias, LoraConfig};
 use lowrank_burn::nn::{Conv1d, Conv1dConfig};
 use lowrank_burn::{Adapters, attach};
 
-use super::net::{KINDS, Net, config, distance, with};
+use super::net::{KINDS, Net, config, with};
 
 /// PEFT's `test_load_multiple_adapters`.
 #[test]

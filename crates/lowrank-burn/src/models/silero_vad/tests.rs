@@ -47,7 +47,7 @@ fn whole(vad: &SileroVad, input: Tensor<2>) -> Tensor<2> {
 }
 
 /// In chunks of `chunk` frames, the last of what is left.
-fn streamed(vad: &SileroVad, input: Tensor<2>, chunk: usize) -> Tensor<2> {
+fn streamed(vad: &SileroVad, input: &Tensor<2>, chunk: usize) -> Tensor<2> {
     let [batch, samples] = input.dims();
     let mut state = vad.start(batch, &input.device());
     let mut logits = Vec::new();
@@ -118,10 +118,10 @@ fn chunk_by_chunk_is_as_all_at_once_with_a_live_adapter() {
     let x = tensor(&io(), "long.x", &device);
     let all = whole(&vad, x.clone());
     for chunk in [1, 3, 7, 40] {
-        assert!(worst(streamed(&vad, x.clone(), chunk), all.clone()) < 1e-5, "{chunk} frames at a time");
+        assert!(worst(streamed(&vad, &x, chunk), all.clone()) < 1e-5, "{chunk} frames at a time");
     }
     adapters.set_active(&[]).unwrap();
-    let plain = streamed(&vad, x.clone(), 3);
+    let plain = streamed(&vad, &x, 3);
     assert!(worst(plain.clone(), whole(&base(&device), x)) < 1e-5);
     assert!(worst(plain, all) > 1e-2, "the adapter does nothing");
 }
@@ -159,7 +159,7 @@ fn the_packages_sizes_are_the_default() {
     let samples: Vec<f32> = (0..2 * 9 * 512).map(|_| 0.1 * random.normal()).collect();
     let x = Tensor::from_data(TensorData::new(samples, [2, 9 * 512]), &device);
     assert_eq!(whole(&vad, x.clone()).dims(), [2, 9]);
-    assert!(worst(streamed(&vad, x.clone(), 4), whole(&vad, x)) < 1e-5);
+    assert!(worst(streamed(&vad, &x, 4), whole(&vad, x)) < 1e-5);
 }
 
 #[test]

@@ -57,12 +57,13 @@ pub fn convert_to_peft(input: &Path, how: &ToPeft<'_>, output: &Path, force: boo
 }
 
 fn from_dir(input: &Path, how: &ToPeft<'_>) -> Result<(LoraConfig, StateDict, Converted)> {
-    let unused = [("base", how.base.is_some()), ("prefix", how.prefix.is_some())];
-    if let Some((name, _)) = unused.into_iter().find(|(_, given)| *given) {
-        return Err(Error::new(Subject::Config, format!("`{name}` has no use for an adapter of PEFT's"))
+    let given = [how.base.map(|_| "base"), how.prefix.as_ref().map(|_| "prefix")];
+    let unused = given.into_iter().flatten().map(|name| {
+        Error::new(Subject::Config, format!("`{name}` has no use for an adapter of PEFT's"))
             .at(input.display())
-            .with_hint("leave it out: it belongs to LyCORIS files"));
-    }
+            .with_hint("leave it out: it belongs to LyCORIS files")
+    });
+    Error::all(unused.collect())?;
     let Adapter { config, mut state, warnings } = adapter_dir::read(input)?;
     check_patterns(&how.groups, &state.modules.keys().collect::<Vec<_>>())?;
     let mut converted = Converted { warnings, ..Converted::default() };

@@ -12,20 +12,20 @@ fn document(name: &str) -> String {
     fs::read_to_string(root().join("docs").join(name)).unwrap()
 }
 
-fn is(file: &str, kind: &str) -> bool {
-    Path::new(file).extension().is_some_and(|extension| extension == kind)
-}
-
 /// The pairs of a file and a function in it, each in backticks, one behind the other.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let words: Vec<&str> = text.split('`').collect();
     // Behind an odd number of backticks is code.
     let code = words.iter().enumerate().filter(|(at, _)| at % 2 == 1);
-    let files = code.filter(|(_, word)| word.contains('/') && (is(word, "rs") || is(word, "py")));
+    let files = code.filter(|(_, word)| word.contains('/') && matches!(language(word), Some("rs" | "py")));
     files
         .filter(|(at, _)| words.get(at + 1) == Some(&" "))
         .filter_map(|(at, file)| Some((*file, *words.get(at + 2)?)))
         .collect()
+}
+
+fn language(file: &str) -> Option<&str> {
+    Path::new(file).extension()?.to_str()
 }
 
 #[test]
@@ -37,9 +37,8 @@ fn every_test_that_a_table_names_is_in_the_source() {
         for (file, function) in named {
             let source =
                 fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{name}: {file}: {error}"));
-            let rust = source.contains(&format!("fn {function}(")) && is(file, "rs");
-            let python = source.contains(&format!("\ndef {function}(")) && is(file, "py");
-            assert!(rust || python, "{name}: {file} has no `{function}`");
+            let definition = if language(file) == Some("rs") { "fn" } else { "\ndef" };
+            assert!(source.contains(&format!("{definition} {function}(")), "{name}: {file} has no `{function}`");
         }
     }
 }

@@ -57,6 +57,7 @@ pub(crate) struct Entry {
     parts: Vec<Part>,
     /// The changes as they were when attached; the model holds their present values.
     changes: build::Changes,
+    /// What its file has beside.
     kept: Kept,
 }
 

@@ -102,3 +102,20 @@ fn biases_that_peft_writes_again_are_written_again() {
     assert_eq!(loaded.state(&again, "default").unwrap().1, state);
     assert_eq!(again.forward(&device), net.forward(&device));
 }
+
+/// Burn's own norm keeps its statistics where no adapter reaches: PEFT's would be left out without a word.
+#[test]
+fn statistics_of_a_stock_norm_are_refused() {
+    #[derive(burn::module::Module, Debug)]
+    struct Model {
+        norm: burn::nn::BatchNorm,
+        conv: Conv1d,
+    }
+    let device = Device::flex();
+    let norm = burn::nn::BatchNormConfig::new(4).init(&device);
+    let conv = Conv1d::new(&Conv1dConfig::new(4, 4, 3), &device);
+    let config = LoraConfig { modules_to_save: Some(vec!["norm".into()]), ..config(&["conv"]) };
+    let error = attach(Model { norm, conv }, &config, 1).unwrap_err();
+    let parts: Vec<_> = error.parts().iter().map(ToString::to_string).collect();
+    assert!(parts.iter().any(|part| part.contains("norm.running_mean")), "{error}: {parts:?}");
+}

@@ -40,7 +40,7 @@ fn a_deleted_adapter_leaves_nothing_behind() {
     let (alone, parameters) = (net.forward(&device), burn::module::Module::num_params(&net));
     let net = with(net, &mut adapters, "goes", &config(&KINDS), 2);
     let error = adapters.delete(net.clone(), "gone").unwrap_err();
-    assert_eq!(error.hint(), Some("did you mean `goes`?"));
+    assert!(error.to_string().contains("there is no adapter `gone`"), "{error}");
     adapters.set_active(&["stays"]).unwrap();
     let net = adapters.merge(net).unwrap();
     assert!(adapters.delete(net.clone(), "stays").unwrap_err().to_string().contains("merged into the base"));

@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=50, help="how many random models are merged, combined and resized by the command")
     parser.add_argument("--cases", type=int, default=300, help="how many random models are made live, and how many geometries of Conv1d")
     parser.add_argument("--seed", type=int, default=0, help="which models and geometries")
-    parser.add_argument("--models", action="store_true", help="the architectures alone: their weights, adapters to PEFT and from it")
+    parser.add_argument("--models", action="store_true", help="the architectures instead: their weights, adapters to PEFT and from it")
     options = parser.parse_args()
 
     torch.set_num_threads(2)
@@ -51,10 +51,11 @@ def main() -> int:
     binary, live = Lowrank(options.binary.absolute()), Live(options.live.absolute())
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        if not options.models:
+        if options.models:
+            for model in MODELS:
+                model.check(tally, binary, scratch)
+        else:
             check_adapters(tally, features, binary, live, options, scratch)
-        for model in MODELS:
-            model.check(tally, binary, scratch)
     features.show()
     return tally.close()
 

@@ -194,7 +194,6 @@ fn windows_are_classified_as_transformers_does() {
         let louder = |line: &str| format!("{}\n", 3.0 * line.parse::<f32>().unwrap() + 0.5);
         let loud = loud.lines().map(louder).collect::<Vec<_>>().concat();
         std::fs::write(dir.path().join("loud.csv"), loud).unwrap();
-        assert!(!close(&logits(dir.path(), "loud.csv")), "{case}");
         std::fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
         let [quiet, loud] = [name.as_str(), "loud.csv"].map(|name| logits(dir.path(), name));
         assert!(quiet.iter().zip(&loud).all(|(a, b)| (a - b).abs() <= 1e-4), "{case}: {quiet:?}, {loud:?}");

@@ -32,7 +32,7 @@ impl Adapters {
     /// # use burn::tensor::Device;
     /// # use lowrank::config::{LoraConfig, Patterns};
     /// # use lowrank_burn::{attach, nn};
-    /// # #[derive(burn::module::Module, Debug, Clone)]
+    /// # #[derive(burn::module::Module, Debug)]
     /// # struct Net { encoder: nn::Conv1d }
     /// # let device = Device::flex();
     /// # let base = Net { encoder: nn::Conv1d::new(&Conv1dConfig::new(6, 64, 5), &device) };

@@ -18,6 +18,7 @@ const EVERYWHERE: &[&str] = &[
     "eos_token_id",
     "finetuning_task",
     "gradient_checkpointing",
+    "id2label",
     "initializer_range",
     "is_decoder",
     "is_encoder_decoder",

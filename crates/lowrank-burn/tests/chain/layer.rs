@@ -60,6 +60,8 @@ impl Layer {
             (Self::Linear(layer), Signal::Five(x)) => Signal::Five(layer.forward(x)),
             (Self::Conv1D(layer), Signal::Two(x)) => Signal::Two(layer.forward(x)),
             (Self::Conv1D(layer), Signal::Three(x)) => Signal::Three(layer.forward(x)),
+            (Self::Conv1D(layer), Signal::Four(x)) => Signal::Four(layer.forward(x)),
+            (Self::Conv1D(layer), Signal::Five(x)) => Signal::Five(layer.forward(x)),
             (Self::Conv1d(layer), Signal::Three(x)) => Signal::Three(layer.forward(x)),
             (Self::Conv2d(layer), Signal::Four(x)) => Signal::Four(layer.forward(x)),
             (Self::Conv3d(layer), Signal::Five(x)) => Signal::Five(layer.forward(x)),

@@ -141,7 +141,10 @@ fn what_cannot_be_forecast_is_said() {
     }
     manifest("path,label\nseries.csv,x\n");
     assert!(error("eval --model base --manifest wrong.csv").contains("unknown field `label`"));
-    assert!(error("eval --model base --manifest manifest.csv --sample-rate 50").contains("for recordings"));
+    assert!(
+        error("eval --model base --manifest manifest.csv --sample-rate 50")
+            .contains("`sample_rate` means nothing for this model")
+    );
     assert!(error("train adapt.toml --label-smoothing 0.1").contains("label_smoothing is for classes"));
     assert!(error("train adapt.toml --manifest wrong.csv").contains("unknown field"));
 }

@@ -247,7 +247,8 @@ impl StateDict {
         let to_save = config.modules_to_save.as_deref().unwrap_or_default();
         let mut ancestors = parameter.match_indices('.').filter_map(|(dot, _)| parameter.get(..dot));
         let saved = ancestors.any(|ancestor| to_save.iter().any(|name| ancestor.ends_with(name.as_str())));
-        let bias = name == "bias"
+        // Of a convolution that is no module of its own, `dw_bias`.
+        let bias = (name == "bias" || name.ends_with("_bias"))
             && match config.bias {
                 Bias::All => true,
                 Bias::LoraOnly => adapted,

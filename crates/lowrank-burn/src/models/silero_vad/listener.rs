@@ -1,10 +1,11 @@
 //! Listening: frames as they come in.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::{SileroVad, State};
 use crate::adapter::{Control, LoraAdapter};
+use crate::nn::Conv1d;
 
 /// A network that hears recordings as they come in, one or several side by side.
 ///
@@ -23,9 +24,7 @@ impl Listener {
     /// A listener that has heard nothing yet.
     #[must_use]
     pub fn new(vad: SileroVad, batch: usize, device: &Device) -> Self {
-        let mut controls = Controls::default();
-        vad.visit(&mut controls);
-        let (controls, state) = (controls.0, vad.start(batch, device));
+        let (controls, state) = (controls(&vad), vad.start(batch, device));
         Self { folded: vad.clone().materialize(), revision: revision(&controls), controls, vad, state }
     }
 
@@ -48,12 +47,15 @@ fn revision(controls: &[Control]) -> u64 {
     controls.iter().map(Control::revision).sum()
 }
 
-/// What says which adapters are in force, of every parameter that has some.
-#[derive(Default)]
-struct Controls(Vec<Control>);
-
-impl ModuleVisitor for Controls {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.extend(param.reparameterization::<LoraAdapter>().map(LoraAdapter::control).cloned());
+/// What says which adapters are in force, of every parameter that has some. Visitors are not shown them.
+fn controls(vad: &SileroVad) -> Vec<Control> {
+    fn of<const D: usize>(param: &Param<Tensor<D>>) -> Option<Control> {
+        param.reparameterization::<LoraAdapter>().map(|adapter| adapter.control().clone())
     }
+    let convolutions = [&vad.stft_conv, &vad.conv1, &vad.conv2, &vad.conv3, &vad.conv4, &vad.final_conv];
+    let of_convolution = |conv: &Conv1d| [of(&conv.weight), conv.bias.as_ref().and_then(of)];
+    let cell = &vad.lstm_cell;
+    let biases = [&cell.bias_ih, &cell.bias_hh].map(|bias| bias.as_ref().and_then(of));
+    let of_cell = [of(&cell.weight_ih), of(&cell.weight_hh)].into_iter().chain(biases);
+    convolutions.into_iter().flat_map(of_convolution).chain(of_cell).flatten().collect()
 }

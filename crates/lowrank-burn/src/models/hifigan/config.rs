@@ -25,7 +25,7 @@ pub struct HifiGanConfig {
     /// Dilations of each of these blocks.
     pub resblock_dilation_sizes: Vec<Vec<usize>>,
     /// Of the activations.
-    pub leaky_relu_slope: f32,
+    pub leaky_relu_slope: f64,
     /// Whether the spectrogram is normalised by the checkpoint's `mean` and `scale`.
     pub normalize_before: bool,
     /// Keys that change nothing here, kept for a rewrite.

@@ -52,6 +52,8 @@ impl HifiGan {
     /// A generator with Burn's initialisation.
     #[must_use]
     pub fn new(config: &HifiGanConfig, device: &Device) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a slope, of single precision as all else")]
+        let slope = config.leaky_relu_slope as f32;
         let channels = |stage: usize| config.upsample_initial_channel >> stage;
         let up = |(stage, (rate, kernel)): (usize, (&usize, &usize))| {
             let config = ConvTranspose1dConfig::new([channels(stage), channels(stage + 1)], *kernel)
@@ -63,7 +65,7 @@ impl HifiGan {
         let block = |stage: usize| {
             let kinds = config.resblock_kernel_sizes.iter().zip(&config.resblock_dilation_sizes);
             kinds.map(move |(kernel, dilations)| {
-                ResidualBlock::new(channels(stage + 1), *kernel, dilations, config.leaky_relu_slope, device)
+                ResidualBlock::new(channels(stage + 1), *kernel, dilations, slope, device)
             })
         };
         Self {
@@ -74,7 +76,7 @@ impl HifiGan {
             mean: RunningState::new(Tensor::zeros([config.model_in_dim], device)),
             scale: RunningState::new(Tensor::ones([config.model_in_dim], device)),
             normalize_before: config.normalize_before,
-            slope: config.leaky_relu_slope,
+            slope,
         }
     }
 

@@ -267,7 +267,8 @@ def attached(rng: random.Random, folder: Path) -> Case:
 def decomposable(drawn: Drawn, layers: list, mode: str, init: str) -> bool | str:
     """`init`, with ranks that every weight has, or no decomposition where there are none such."""
     step = 1 if mode == "shared" else drawn.groups()
-    step = step * 2 if init == "orthogonal" and step % 2 else step
+    # Orthogonal factors are pairs of rows, of each group where groups have their own.
+    step = step * 2 if init == "orthogonal" else step
     most = min(most_rank(layer, mode) for layer in layers)
     if most < step:
         return False

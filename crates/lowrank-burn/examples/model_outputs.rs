@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     };
     let (values, shape) = outputs(&network, &Checkpoint::open(Path::new(input))?.read("x")?, &device)?;
     let y = Stored::from_values(FloatType::F32, shape, &values)?;
-    writer::complete(&Disk, Path::new(output), [("y", &y)].into_iter())?.publish()
+    writer::complete(&Disk, Path::new(output), [("y", &y)])?.publish()
 }
 
 fn usage() -> Error {

@@ -114,22 +114,18 @@ impl Adapters {
 
 impl Entry {
     /// The configuration as a file has it: words of our own spelt out as the modules they stand for, no norm named where
-    /// PEFT's is the same, no start that PEFT refuses on a convolution, which it would do while loading the adapter, and
-    /// `fan_in_fan_out` as PEFT corrects it: the last linear layer decides.
+    /// PEFT's is the same, no start that PEFT refuses on a convolution, which it would do while loading the adapter.
     fn saved_config(&self) -> LoraConfig {
         let init = &self.config.init_lora_weights;
         let targets = &self.resolution.targets;
         let refused = matches!(init, InitLoraWeights::Orthogonal | InitLoraWeights::Mica | InitLoraWeights::Eva)
             && targets.iter().any(|target| !target.layer.kernel().is_empty());
         let grouped = targets.iter().any(|target| target.layer.groups() > 1);
-        let kinds = targets.iter().rev().map(|target| target.layer.kind());
-        let last = kinds.into_iter().find(|kind| matches!(kind, LayerKind::Linear | LayerKind::Conv1D));
         LoraConfig {
             conv_transpose: {
                 let transposed = targets.iter().filter(|target| target.layer.kind().is_conv_transpose());
                 transposed.map(|target| target.path.clone()).collect()
             },
-            fan_in_fan_out: last.map_or(self.config.fan_in_fan_out, |kind| kind == LayerKind::Conv1D),
             dora_norm: if grouped { self.config.dora_norm } else { DoraNorm::Peft },
             target_modules: Some(self.resolution.target_modules.clone()),
             trainable_token_indices: self.saved_tokens(),
@@ -166,6 +162,14 @@ impl Entry {
             _ => None,
         })
     }
+}
+
+/// The configuration of a new adapter with `fan_in_fan_out` as PEFT corrects it: the last linear layer decides.
+pub(super) fn corrected(config: &LoraConfig, resolution: &Resolution) -> LoraConfig {
+    let mut kinds = resolution.targets.iter().rev().map(|target| target.layer.kind());
+    let last = kinds.find(|kind| matches!(kind, LayerKind::Linear | LayerKind::Conv1D));
+    let fan_in_fan_out = last.map_or(config.fan_in_fan_out, |kind| kind == LayerKind::Conv1D);
+    LoraConfig { fan_in_fan_out, ..config.clone() }
 }
 
 /// Every tensor of a file must have found its place among the modules and parameters of an adapter.

@@ -185,7 +185,11 @@ impl Adapters {
         }
         let all = self.present(&model).into_iter().chain(changes.clone()).collect();
         let model = self.reattach(model, all);
-        let entry = Entry { config: config.clone(), resolution, survey: Arc::new(survey), parts, changes, kept };
+        let config = match source {
+            Source::New { .. } => files::corrected(config, &resolution),
+            Source::State(_) | Source::Swap(_) => config.clone(),
+        };
+        let entry = Entry { config, resolution, survey: Arc::new(survey), parts, changes, kept };
         self.entries.insert(name.to_owned(), entry);
         self.control.write().active = vec![name.to_owned()];
         Ok(model)

@@ -234,7 +234,7 @@ mod tests {
             for (a, _) in scored.iter().filter(|(_, speech)| *speech) {
                 for (b, _) in scored.iter().filter(|(_, speech)| !speech) {
                     pairs += 1.0;
-                    wins += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+                    wins += if a > b { 1.0 } else if a.total_cmp(b).is_eq() { 0.5 } else { 0.0 };
                 }
             }
             prop_assert_eq!(auc(&scored), (pairs > 0.0).then(|| wins / pairs));

@@ -24,8 +24,8 @@ fn folder(rows: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let mut random = Random::new(0, "recordings", 0);
     for (name, samples) in [("long.csv", 20 * 32 + 5), ("short.csv", 3 * 32)] {
-        let text: String = (0..samples).map(|_| format!("{}\n", 0.3 * random.normal())).collect();
-        fs::write(folder.path().join(name), text).unwrap();
+        let text: Vec<String> = (0..samples).map(|_| format!("{}\n", 0.3 * random.normal())).collect();
+        fs::write(folder.path().join(name), text.concat()).unwrap();
     }
     fs::write(folder.path().join("long.txt"), "0.032\t0.128\tspeech\n0.320\t0.512\tspeech\n").unwrap();
     let path = folder.path().join("list.csv");

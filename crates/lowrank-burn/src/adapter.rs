@@ -19,7 +19,7 @@ pub use rows::Rows;
 
 /// The changes that the adapters of a model make to one of its parameters.
 ///
-/// Attached to the parameter as a Burn [`Reparameterization`], so that an unmodified layer reads the adapted value from
+/// Attached to the parameter as a Burn [`Reparameterization`](burn::module::Reparameterization), so that an unmodified layer reads the adapted value from
 /// [`Param::val`]: the base, with the active adapters' changes in order. The drop-in layers of [`crate::nn`] look for it
 /// and compute the same through the fused operations of [`crate::ops`].
 #[derive(Module, Debug)]

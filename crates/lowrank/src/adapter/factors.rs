@@ -228,7 +228,7 @@ impl Factors {
     ///
     /// # Errors
     /// When a `dense` `A` has an entry other than zero outside its group; when `B` has more values than can be counted; with
-    /// a magnitude for [`DoraNorm::Peft`](super::DoraNorm::Peft), which is the norm of the other forms.
+    /// a magnitude for [`DoraNorm::Peft`], which is the norm of the other forms.
     pub fn to_shared(&self) -> Result<Self> {
         let groups = self.layer.groups();
         if self.mode == GroupMode::Shared || groups == 1 {

@@ -47,8 +47,10 @@ class Case:
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = CLOSE) -> bool:
+    if found.shape != expected.shape:
+        return False
     gap = (found.double() - expected.double()).abs().max().item()
-    return found.shape == expected.shape and gap <= tolerance * expected.double().abs().max().item()
+    return gap <= tolerance * expected.double().abs().max().item()
 
 
 def assert_close(what: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float = CLOSE):

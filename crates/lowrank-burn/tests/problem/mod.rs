@@ -214,7 +214,12 @@ impl Problem {
             ("dm", &found.dm, &expected.dm),
         ] {
             assert_eq!(found.len(), expected.len(), "{what}: number of values; {self:?}");
-            let scale = expected.iter().fold(1.0_f64, |scale, value| scale.max(value.abs()));
+            // Burn adds up a bias's gradient in single precision, over every output of a channel: its rounding grows with the
+            // root of their number.
+            #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+            let terms = if what == "dB.bias" { values.dy.len() as f64 / found.len().max(1) as f64 } else { 1.0 };
+            let least = (terms / 100.0).sqrt().max(1.0);
+            let scale = expected.iter().fold(least, |scale, value| scale.max(value.abs()));
             for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
                 let error = (found - expected).abs() / scale;
                 assert!(error < tolerance, "{what}[{at}] is {found}, should be {expected}; {self:?}");

@@ -1,8 +1,10 @@
 """A whole training step of a network in every form: forward, loss, backward, AdamW. The head is frozen in all of them."""
 
+import tempfile
 import time
 
 import torch
+from peft.utils.hotswap import hotswap_adapter
 from torch import nn
 
 from forms import Factors, TwoPath, WeightSpace, adapt, make_factors
@@ -11,8 +13,9 @@ from with_peft import Unsuitable, adapt_with_peft, config, try_peft
 
 RANK, ALPHA = 8, 16
 LEARNING_RATE = 1e-4
-# PEFT keeps a second adapter under this name, to switch to.
+# PEFT keeps a second adapter under this name, to switch to, and these beside them in a mixed batch.
 OTHER = "other"
+MIXED = ("default", OTHER, "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
 class Peer:
@@ -90,13 +93,24 @@ class StepWorkload:
         return loss.detach()
 
     def manage(self, what: str) -> float:
-        """Milliseconds of switching to another adapter, of merging one, or of taking it out; the model is left as it was."""
+        """Milliseconds of switching to another adapter, of merging one, of taking it out, of reading one into its place, or
+        of a forward with one or with eight; the model is left as it was."""
         model = self.peers["torch-peft"].model
         if "torch-peft" in self.marks:
             raise ValueError(f"PEFT cannot adapt {self.name}; {self.marks['torch-peft']}")
         if OTHER not in model.peft_config:
-            model.add_adapter(OTHER, config(self.factors))
+            for name in MIXED[1:]:
+                model.add_adapter(name, config(self.factors))
+            self.folder = tempfile.TemporaryDirectory()
+            model.save_pretrained(self.folder.name, selected_adapters=[OTHER])
+            samples = max(len(self.x), len(MIXED))
+            self.many = torch.randn(samples, *self.task.input)
+            self.names = [MIXED[at % len(MIXED)] for at in range(samples)]
+        other = f"{self.folder.name}/{OTHER}"
         before, timed, after = {
+            "hotswap": (lambda: None, lambda: hotswap_adapter(model, other, "default"), lambda: None),
+            "single": (model.eval, lambda: self.forward(model), model.train),
+            "mixed": (model.eval, lambda: self.forward(model, adapter_names=self.names), model.train),
             "switch": (lambda: None, lambda: model.set_adapter(OTHER), lambda: model.set_adapter("default")),
             "merge": (lambda: None, model.merge_adapter, model.unmerge_adapter),
             "unmerge": (model.merge_adapter, model.unmerge_adapter, lambda: None),
@@ -107,6 +121,10 @@ class StepWorkload:
         elapsed = time.perf_counter() - start
         after()
         return 1e3 * elapsed
+
+    @torch.no_grad()
+    def forward(self, model: nn.Module, **options) -> float:
+        return self.task.loss(model(self.many, **options), self.task.target(self.many)).item()
 
 
 def full(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ Requests, with `cmd`:
     layer geometry rank batch length                  one convolution in every form, see layer.py
     step model batch                                  a network in every form, see step.py
     run peer mode                                     one timed call: infer or train of a layer, step of a network
-    manage what                                       time of PEFT's switch, merge or unmerge
+    manage what                                       time of PEFT's switch, merge, unmerge, hotswap, single or mixed
     rss                                               resident memory
     drop                                              forget the layer or network
 """

@@ -34,11 +34,17 @@ pub enum Mode {
     Merge,
     /// Taking it out of them.
     Unmerge,
+    /// Reading an adapter from disk into the place of another.
+    Hotswap,
+    /// A forward without gradients of a batch with one adapter.
+    Single,
+    /// The same with an adapter for each sample, of eight in turn.
+    Mixed,
 }
 
 impl Mode {
     /// What is done with adapters outside of training.
-    pub const MANAGE: [Self; 3] = [Self::Switch, Self::Merge, Self::Unmerge];
+    pub const MANAGE: [Self; 6] = [Self::Switch, Self::Merge, Self::Unmerge, Self::Hotswap, Self::Single, Self::Mixed];
 
     /// The name in the protocol.
     pub fn name(self) -> &'static str {
@@ -49,6 +55,9 @@ impl Mode {
             Self::Switch => "switch",
             Self::Merge => "merge",
             Self::Unmerge => "unmerge",
+            Self::Hotswap => "hotswap",
+            Self::Single => "single",
+            Self::Mixed => "mixed",
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn text(run: &Run) -> std::result::Result<String, std::fmt::Error> {
             )?;
         }
         writeln!(text, "Adapters outside of training, {}, in ms\n{}", threads(part), manage(part))?;
+        writeln!(text, "Forward of a batch, 8 adapters or one, {}, in ms\n{}", threads(part), mixed(part))?;
         marks(part, &mut text)?;
         if let Some(streaming) = &part.streaming {
             writeln!(text, "\nSilero VAD, one recording frame by frame, {}\n{}", threads(part), listening(streaming))?;
@@ -92,16 +93,26 @@ fn memory_over_peft(step: &Step) -> Option<f64> {
 }
 
 fn manage(part: &Part) -> Table {
-    let titles = ["", "switch", "peft", "merge", "peft", "unmerge", "peft"];
+    let modes = [Mode::Switch, Mode::Merge, Mode::Unmerge, Mode::Hotswap];
+    let titles: Vec<&str> = [""].into_iter().chain(modes.iter().flat_map(|mode| [mode.name(), "peft"])).collect();
     let mut table = Table::new(&titles);
     for step in &part.steps {
-        let of = |mode, peer: &str| {
-            let manage = step.manage.iter().find(|manage| manage.mode == mode);
-            let series = manage.and_then(|manage| manage.series.iter().find(|series| series.peer == peer));
-            ms(series.map(|series| series.median_ms))
+        let pair = |mode| [lowrank::LORA, python::PEFT].map(|peer| ms(managed(step, mode, peer)));
+        table.row([title(step)].into_iter().chain(modes.into_iter().flat_map(pair)));
+    }
+    table
+}
+
+/// Mixed batches beside batches with one adapter.
+fn mixed(part: &Part) -> Table {
+    let titles = ["", "mixed 8", "single", "mixed/single", "peft mixed 8", "peft single", "mixed/single"];
+    let mut table = Table::new(&titles);
+    for step in &part.steps {
+        let of = |peer| {
+            let [mixed, single] = [Mode::Mixed, Mode::Single].map(|mode| managed(step, mode, peer));
+            [ms(mixed), ms(single), ratio(mixed.zip(single).map(|(mixed, single)| mixed / single))]
         };
-        let pair = |mode| [of(mode, lowrank::LORA), of(mode, python::PEFT)];
-        table.row([title(step)].into_iter().chain(Mode::MANAGE.into_iter().flat_map(pair)));
+        table.row([title(step)].into_iter().chain([lowrank::LORA, python::PEFT].into_iter().flat_map(of)));
     }
     table
 }
@@ -124,6 +135,12 @@ fn listening(streaming: &Streaming) -> Table {
 
 fn live_over_without(streaming: &Streaming) -> Option<f64> {
     record::ratio(&streaming.series, lowrank::LORA, lowrank::FROZEN)
+}
+
+/// What a peer took for something outside of training.
+fn managed(step: &Step, mode: Mode, peer: &str) -> Option<f64> {
+    let manage = step.manage.iter().find(|manage| manage.mode == mode)?;
+    manage.series.iter().find(|series| series.peer == peer).map(|series| series.median_ms)
 }
 
 fn marks(part: &Part, text: &mut String) -> Result {

@@ -74,7 +74,7 @@ fn timed_step(model: &str, examples: usize, rounds: usize, server: &Shared) -> R
     let series = rounds::measure(&mut peers, Mode::Step, rounds)?;
 
     // Where PEFT cannot, there is nothing of its to manage.
-    let mut managers = vec![task.manager()?];
+    let mut managers = vec![task.manager(examples)?];
     managers.extend((!built.marks.contains_key(python::PEFT)).then(|| python(python::PEFT, &Mode::MANAGE)));
     let mut manage = |mode| Ok(Manage { mode, series: rounds::measure(&mut managers, mode, rounds)? });
     let manage = Mode::MANAGE.into_iter().map(&mut manage).collect::<Result<_>>()?;

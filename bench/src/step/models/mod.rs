@@ -16,7 +16,7 @@ use super::trainer::Trainer;
 use crate::peer::Peer;
 
 /// A model and what it is trained on.
-pub trait Net: Module + 'static {
+pub trait Net: Sync + Module + 'static {
     /// What gets an adapter: a word of `target_modules`, or names of modules.
     const TARGETS: &[&str];
     /// Channels and positions of an input.
@@ -58,8 +58,8 @@ pub trait Task {
     /// Training it, on so many examples a step.
     fn trainer(&self, examples: usize) -> Result<Box<dyn Peer>>;
 
-    /// Switching, merging and unmerging its adapters.
-    fn manager(&self) -> Result<Box<dyn Peer>>;
+    /// What is done with its adapters outside of training, on so many examples.
+    fn manager(&self, examples: usize) -> Result<Box<dyn Peer>>;
 }
 
 struct Of<M>(PhantomData<M>);
@@ -69,8 +69,8 @@ impl<M: Net> Task for Of<M> {
         Ok(Box::new(Trainer::<M>::new(examples)?))
     }
 
-    fn manager(&self) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Manager::<M>::new()?))
+    fn manager(&self, examples: usize) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Manager::<M>::new(examples)?))
     }
 }
 

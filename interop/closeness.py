@@ -20,7 +20,7 @@ def step(tensor: torch.Tensor) -> torch.Tensor:
     return following.double() - size.double()
 
 
-def compare(name: str, found: torch.Tensor, expected: torch.Tensor, base: torch.Tensor, delta_rounded: bool):
+def compare(name: str, found: torch.Tensor, expected: torch.Tensor, base: torch.Tensor, delta_rounded: bool, close: float):
     assert found.shape == expected.shape, f"{name}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     assert found.dtype == expected.dtype, f"{name}: {found.dtype}, expected {expected.dtype}"
     if not expected.is_floating_point():
@@ -28,7 +28,7 @@ def compare(name: str, found: torch.Tensor, expected: torch.Tensor, base: torch.
         return
     gap = (found.double() - expected.double()).abs()
     scale = expected.double().abs().max().item()
-    allowed = torch.full_like(gap, F32 * scale)
+    allowed = torch.full_like(gap, close * scale)
     if expected.dtype in HALF:
         one_apart = (ordered(found) - ordered(expected)).abs() <= 1
         allowed = torch.where(one_apart, gap, allowed)
@@ -40,10 +40,10 @@ def compare(name: str, found: torch.Tensor, expected: torch.Tensor, base: torch.
     assert worst <= 0, f"{name}: off by {gap.max().item():.3g}, weights up to {scale:.3g}"
 
 
-def assert_same(found: dict, expected: dict, base: dict, delta_rounded: set[str] = frozenset()):
+def assert_same(found: dict, expected: dict, base: dict, delta_rounded: set[str] = frozenset(), close: float = F32):
     """All tensors of a merged model. `base` is the model before, `delta_rounded` names the weights whose update PEFT rounds before it adds it."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     assert not missing and not extra, f"missing tensors {sorted(missing)}, extra tensors {sorted(extra)}"
     assert any(not torch.equal(expected[name], base[name]) for name in expected), "the adapter changes nothing: a test of nothing"
     for name, tensor in expected.items():
-        compare(name, found[name], tensor, base[name], name in delta_rounded)
+        compare(name, found[name], tensor, base[name], name in delta_rounded, close)

@@ -12,7 +12,7 @@ import live_cases
 from chain import Chain
 from features import Features
 from live import Live
-from live_models import Drawn
+from live_models import Drawn, told_apart
 from tally import Tally
 
 
@@ -39,9 +39,8 @@ def draw(rng: random.Random) -> Drawn:
         padding_mode=rng.choice(["zeros", rng.choice(["reflect", "replicate", "circular"])]),
         bias=rng.random() < 0.7,
     )
-    config = peft.LoraConfig(
-        r=rng.randint(1, 8), lora_alpha=rng.randint(1, 16), target_modules=["conv"], init_lora_weights=False, use_dora=rng.random() < 0.2
-    )
+    config = peft.LoraConfig(r=rng.randint(1, 8), lora_alpha=rng.randint(1, 16), target_modules=["conv"], init_lora_weights=False)
+    config.use_dora = told_apart(layer) and rng.random() < 0.3
     return Drawn(Chain([("conv", layer)]).eval(), torch.randn(2, inputs, length), config)
 
 

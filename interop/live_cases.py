@@ -24,7 +24,6 @@ from live import Live, Outcome
 from live_models import Drawn
 from randomise import randomise
 from repaired import repair
-from rounding import rounds_delta
 from tally import Tally
 
 # Float32 sums in another order, as a share of the largest value.
@@ -101,11 +100,11 @@ class Verdict:
         self.y = self.merged = self.y_merged = None
         if model is not None:
             self.y = attempt(lambda: forward(model.get_base_model(), drawn.x))
+            # In double precision: in 16 bits PEFT rounds on the way, once or several times.
             double = copy.deepcopy(model).double()
             merged = attempt(lambda: double.merge_and_unload(adapter_names=names))
             if merged is not None:
-                self.y_merged = attempt(lambda: forward(merged, drawn.x))
-                self.merged = attempt(lambda: copy.deepcopy(model).merge_and_unload(adapter_names=names).state_dict())
+                self.y_merged, self.merged = attempt(lambda: forward(merged, drawn.x)), merged.state_dict()
 
     @property
     def same(self) -> bool:
@@ -151,8 +150,6 @@ def read(rng: random.Random, folder: Path) -> Case:
     drawn.features += ["several adapters active"] if len(names) > 1 else []
     drawn.features += ["adapter name other than default"] if names[0] != "default" else []
     drawn.features += ["groups: A across groups, runs and is never merged"] if across else []
-    layers = {path: model.get_base_model().get_submodule(path) for path in drawn.targets()}
-    rounded = {f"{path}.weight" for path, layer in layers.items() if any(rounds_delta(layer, name) for name in names)}
     right = verdict.y is not None and close(verdict.y, expected)
 
     def verify(outcome: Outcome):
@@ -161,11 +158,12 @@ def read(rng: random.Random, folder: Path) -> Case:
             assert outcome.merge_error and "group" in outcome.merge_error, f"merging is not refused: {outcome.merge_error}"
         else:
             assert_merged(drawn, outcome, expected)
-            several_in_half = len(names) > 1 and next(drawn.base.parameters()).dtype != torch.float32
-            if verdict.merged is not None and close(verdict.y_merged, expected) and not several_in_half:
+            if verdict.y_merged is not None and close(verdict.y_merged, expected):
                 base = drawn.base.state_dict()
-                found = {name: outcome.merged[name].to(value.dtype) for name, value in base.items()}
-                assert_same(found, verdict.merged, base, rounded)
+                found, merged = (
+                    {name: state[name].to(value.dtype) for name, value in base.items()} for state in (outcome.merged, verdict.merged)
+                )
+                assert_same(found, merged, base, close=CLOSE)
         for name, place in adapters.items():
             assert_resaved(folder / place, outcome.saved / name)
         assert_close("PEFT with what was saved here", loaded(drawn, outcome, names), expected)

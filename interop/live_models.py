@@ -122,8 +122,13 @@ def draw(rng: random.Random) -> Drawn:
     if all(getattr(layer, "bias", None) is not None for layer in layers) and not embedded and rng.random() < 0.4:
         config.lora_bias = True
     elif rng.random() < 0.35:
-        config.use_dora = True
+        config.use_dora = all(told_apart(layer) for layer in layers)
     return drawn
+
+
+def told_apart(layer: nn.Module) -> bool:
+    """Whether DoRA can be compared in single precision: it divides by the length of a row, and one of few numbers may cancel to nearly nothing."""
+    return min(layer.weight.shape[0], layer.weight[0].numel()) >= 4
 
 
 def surround(rng: random.Random, drawn: Drawn):

@@ -1,4 +1,4 @@
-"""Makes attention/: an nn.MultiheadAttention with an adapter that PEFT made, and the merged model.
+"""Makes attention/: an nn.MultiheadAttention with an adapter that PEFT made, the merged model, and what its attention makes of some inputs.
 
     python make_attention.py
 
@@ -53,6 +53,15 @@ def main() -> None:
     assert torch.allclose(pefts["attn.in_proj_weight"], merged["attn.in_proj_weight"], atol=1e-6)
     twice = merged["attn.out_proj.weight"] + delta("attn.base_layer.out_proj")
     assert torch.allclose(pefts["attn.out_proj.weight"], twice, atol=1e-6), "PEFT applies the delta once now"
+
+    attention = Model()
+    attention.load_state_dict(merged)
+    attention = attention.attn.eval()
+    query, key, value = (torch.randn(2, length, WIDTH) for length in (5, 7, 7))
+    with torch.no_grad():
+        outputs = {"self": attention(query, query, query)[0], "cross": attention(query, key, value)[0]}
+    inputs = {"query": query, "key": key, "value": value}
+    save_file(contiguous(inputs | outputs), output / "outputs.safetensors", metadata={"format": "pt"})
 
     save_file(base, output / "base.safetensors", metadata={"format": "pt"})
     save_file(contiguous(merged), output / "merged.safetensors", metadata={"format": "pt"})

@@ -108,20 +108,38 @@ def stretch_of(rng: np.random.Generator, track: np.ndarray, count: int) -> np.nd
     return part / max(rms(part), 1e-4)
 
 
+def coloured(rng: np.random.Generator, samples: np.ndarray, depth: float) -> np.ndarray:
+    """Through an equaliser of its own, up to `depth` dB at six places of the spectrum, at the same root mean square."""
+    spectrum = np.fft.rfft(samples)
+    gains = np.interp(np.linspace(0, 5, len(spectrum)), np.arange(6), rng.uniform(-depth, depth, 6))
+    changed = np.fft.irfft(spectrum * 10 ** (gains / 20), len(samples))
+    return changed * rms(samples) / max(rms(changed), 1e-9)
+
+
+def other_voice(rng: np.random.Generator, voice: list, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """A monologue somewhat faster and higher, or slower and deeper."""
+    factor = rng.uniform(0.85, 1.15)
+    samples, speech = monologue(rng, voice, int(frames * factor) + 2)
+    samples = np.interp(np.arange(frames * FRAME) * factor, np.arange(len(samples)), samples)
+    # The frame of the middle of each.
+    return samples, speech[((np.arange(frames) + 0.5) * factor).astype(int)]
+
+
 def music_of(rng: np.random.Generator, tracks: list[np.ndarray], count: int) -> np.ndarray:
-    """A part of a track, half of the time over another."""
+    """A part of a track, half of the time over another, coloured."""
     music = stretch_of(rng, tracks[rng.integers(len(tracks))], count)
     if rng.random() < 0.5:
         other = stretch_of(rng, tracks[rng.integers(len(tracks))], count)
         music += 10 ** (rng.uniform(-6, 6) / 20) * other
-    return music / rms(music)
+    return coloured(rng, music / rms(music), 6)
 
 
 def example(rng: np.random.Generator, voices: list, tracks: list[np.ndarray], frames: int) -> tuple[np.ndarray, np.ndarray]:
     gain = 10 ** (rng.uniform(-8, 8) / 20)
     if rng.random() < 0.3:
         return gain * 10 ** (rng.uniform(-15, 8) / 20) * LEVEL * music_of(rng, tracks, frames * FRAME), np.zeros(frames, bool)
-    samples, speech = monologue(rng, voices[rng.integers(len(voices))], frames)
+    samples, speech = other_voice(rng, voices[rng.integers(len(voices))], frames)
+    samples = coloured(rng, samples, 3)
     if rng.random() < 0.85:
         samples = samples + LEVEL * 10 ** (-rng.uniform(-8, 12) / 20) * music_of(rng, tracks, frames * FRAME)
     return gain * samples, speech

@@ -12,7 +12,7 @@ ROWS = {
     "both": "LoRA, conv1 + conv2 + q + v",
     "attention": "LoRA, q + v",
     "convolutions": "LoRA, conv1 + conv2",
-    "biases": "biases (and rank 1 on one k)",
+    "biases": "biases alone",
     "full": "all weights",
 }
 
@@ -28,7 +28,7 @@ def spread(values: list[float], form: str) -> str:
 
 def cells(evaluations: list[dict]) -> list[str]:
     return [
-        spread([one["exact_texts"] for one in evaluations], "{:.1f}" if len(evaluations) > 1 else "{}"),
+        spread([one["exact_texts"] for one in evaluations], "{:g}"),
         spread([100 * one["wer"] for one in evaluations], "{:.1f}"),
         spread([100 * one["cer"] for one in evaluations], "{:.1f}"),
     ]
@@ -44,25 +44,27 @@ def main(folder: Path) -> int:
     for name in ROWS:
         for train, test in WAYS:
             paths = sorted(folder.glob(f"{name}.{train}.*.{test}.json"))
-            found[name, test] = [(read(path), read(folder / f"{path.name.removesuffix(f'.{test}.json')}/result.json")) for path in paths]
-    line("", "trained", "seconds", *(f"{test}: {figure}" for _, test in WAYS for figure in (f"exact of {TEXTS}", "WER", "CER")))
-    line("---", *["---:"] * (2 + 3 * len(WAYS)))
-    line("before, 30 s window", 0, "", *(cell for _, test in WAYS for cell in cells([before[test]])))
+            found[name, test] = [(read(path), folder / path.name.removesuffix(f".{test}.json")) for path in paths]
+    line("", "trained", "seconds", "seeds", *(f"{test}: {figure}" for _, test in WAYS for figure in (f"exact of {TEXTS}", "WER", "CER")))
+    line("---", *["---:"] * (3 + 3 * len(WAYS)))
+    line("before, 30 s window", 0, "", "", *(cell for _, test in WAYS for cell in cells([before[test]])))
     for name, title in ROWS.items():
         runs = [run for _, test in WAYS for _, run in found[name, test]]
-        parameters = {run["trainable_parameters"] for run in runs}
-        seconds = spread([run["seconds"] for run in runs], "{:.0f}")
+        parameters = {read(run / "result.json")["trainable_parameters"] for run in runs}
+        # A run that was interrupted and resumed by hand has no time of its own.
+        seconds = [float(time.read_text()) for time in (Path(f"{run}.cpu") for run in runs) if time.exists()]
         rows = [cells([evaluation for evaluation, _ in found[name, test]]) for _, test in WAYS]
-        line(title, " ".join(f"{number:,}" for number in parameters), seconds, *(cell for row in rows for cell in row))
+        line(title, " ".join(f"{number:,}" for number in parameters), spread(seconds, "{:.0f}") if seconds else "", len(runs) // len(WAYS), *(cell for row in rows for cell in row))
 
     after = [evaluation for _, test in WAYS for evaluation, _ in found["both", test]]
-    seeds = len(after) // len(WAYS)
     summary = {
         "example": "whisper-digits",
         "texts": TEXTS,
-        "seeds": seeds,
+        "seeds": len(after) // len(WAYS),
         "exact_before": mean(one["exact_texts"] for one in before.values()),
         "exact_after": mean(one["exact_texts"] for one in after),
+        "wer_before": 100 * mean(one["wer"] for one in before.values()),
+        "wer_after": 100 * mean(one["wer"] for one in after),
         "cer_before": 100 * mean(one["cer"] for one in before.values()),
         "cer_after": 100 * mean(one["cer"] for one in after),
     }

@@ -20,6 +20,10 @@ pub struct Survey {
     pub modules: Vec<ModuleSite>,
 }
 
+/// [`crate::nn::MultiheadAttention`], which has the parameters of a linear layer under these names.
+const ATTENTION: &str = "MultiheadAttention";
+const IN_PROJ: [&str; 2] = ["in_proj_weight", "in_proj_bias"];
+
 /// A module of a model.
 #[derive(Debug, Clone)]
 pub struct ModuleSite {
@@ -83,6 +87,18 @@ impl ModuleSite {
         self.params.iter().find(|param| param.name == name)
     }
 
+    /// The parameter that an adapter's factors change.
+    #[must_use]
+    pub fn weight(&self) -> Option<&ParamSite> {
+        self.param(if self.class == ATTENTION { IN_PROJ[0] } else { "weight" })
+    }
+
+    /// The parameter that is added to an adapted layer's output.
+    #[must_use]
+    pub fn bias(&self) -> Option<&ParamSite> {
+        self.param(if self.class == ATTENTION { IN_PROJ[1] } else { "bias" })
+    }
+
     /// The full `PyTorch` key of one of its parameters.
     #[must_use]
     pub fn key(&self, param: &ParamSite) -> String {
@@ -95,7 +111,7 @@ impl ModuleSite {
     /// When a convolution hides its groups: an adapter of the wrong shape would load nowhere.
     pub fn layer(&self) -> Result<Option<Layer>> {
         let kind = match self.class.as_str() {
-            "Linear" => LayerKind::Linear,
+            "Linear" | ATTENTION => LayerKind::Linear,
             "HfConv1D" => LayerKind::Conv1D,
             "Embedding" => LayerKind::Embedding,
             "Conv1d" | BARE => LayerKind::Conv1d,
@@ -105,7 +121,7 @@ impl ModuleSite {
             "ConvTranspose2d" => LayerKind::ConvTranspose2d,
             _ => return Ok(None),
         };
-        let Some(weight) = self.param("weight").filter(|weight| weight.shape.len() == kind.weight_axes()) else {
+        let Some(weight) = self.weight().filter(|weight| weight.shape.len() == kind.weight_axes()) else {
             return Ok(None);
         };
         let groups = match self.groups {
@@ -216,7 +232,8 @@ impl ModuleVisitor for Surveyor<'_> {
         site.fused |= fields.contains("fused: Fused");
         site.own_statistics |= fields.contains("RunningState");
         let field = &self.stack[depth].0;
-        let transposed = site.class == "Linear" && field == "weight";
+        let transposed =
+            (site.class == "Linear" && field == "weight") || (site.class == ATTENTION && field == IN_PROJ[0]);
         let shape = param.lazy_shape().to_vec();
         site.params.push(ParamSite { name: torch_name(field).to_owned(), id: param.id, shape, transposed });
     }

@@ -6,11 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use chain::{Case, Chain};
 use lowrank::adapter::state_dict::StateDict;
+use lowrank::config::{LoraConfig, Patterns};
 use lowrank::files::{Checkpoint, adapter_dir};
-use lowrank_burn::{Adapters, load};
+use lowrank_burn::nn::{Linear, LinearConfig, MultiheadAttention};
+use lowrank_burn::survey::Survey;
+use lowrank_burn::{Adapters, attach, load, values};
 
 /// How far two outputs may be from each other, as a share of the largest value.
 fn tolerance(case: &Case) -> f64 {
@@ -112,4 +115,90 @@ fn saves(case: &Case, net: &Chain, adapters: &Adapters) {
     let [ours, theirs] = [again.path(), &case.adapter()].map(|dir| adapter_dir::read(dir).unwrap());
     assert_eq!(tensors(&ours.state), tensors(&theirs.state), "{}", case.name());
     assert_eq!(ours.config.to_json(), theirs.config.to_json(), "{}", case.name());
+}
+
+#[derive(Module, Debug)]
+struct WithAttention {
+    attn: MultiheadAttention,
+    head: Linear,
+}
+
+/// The model of `golden/attention`.
+fn with_attention(device: &Device) -> WithAttention {
+    let base = Checkpoint::open(&attention("base.safetensors")).unwrap();
+    let net = WithAttention {
+        attn: MultiheadAttention::new(8, 2, true, device),
+        head: Linear::new(&LinearConfig::new(8, 3), device),
+    };
+    let survey = Survey::of(&net).unwrap();
+    let values = survey.params().map(|(site, param)| {
+        let own = base.read(&site.key(param)).unwrap().values().unwrap();
+        let &[rows, columns] = param.shape.as_slice() else { return (param.id, own) };
+        assert!(param.transposed);
+        (param.id, (0..own.len()).map(|at| own[at % columns * rows + at / columns]).collect())
+    });
+    values::write(net, values.collect())
+}
+
+fn attention(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/attention").join(file)
+}
+
+/// What it makes of the recorded inputs, beside what PyTorch does with the merged weights.
+fn attends(net: &WithAttention, how: &str) {
+    let io = Checkpoint::open(&attention("outputs.safetensors")).unwrap();
+    let read = |name: &str| {
+        let tensor = io.read(name).unwrap();
+        let shape: [usize; 3] = tensor.shape().try_into().unwrap();
+        Tensor::<3>::from_data(TensorData::new(tensor.values().unwrap(), shape), &Device::flex())
+    };
+    let [query, key, value] = ["query", "key", "value"].map(read);
+    let outputs = [net.attn.self_attention(query.clone(), false), net.attn.forward(query, key, value)];
+    for (name, output) in ["self", "cross"].into_iter().zip(outputs) {
+        let expected = io.read(name).unwrap().values().unwrap();
+        assert_close(&format!("{name}, {how}"), &values::of(output), &expected, 1e-5);
+    }
+}
+
+fn targets(adapters: &Adapters) -> Vec<String> {
+    adapters.targets("default").unwrap().iter().map(|target| target.path.clone()).collect()
+}
+
+#[test]
+fn an_adapter_on_an_attention_changes_both_projections_once() {
+    let (net, mut adapters) = load(with_attention(&Device::flex()), &attention("adapter")).unwrap();
+    assert_eq!(targets(&adapters), ["attn", "attn.out_proj"]);
+    attends(&net, "live");
+    let again = tempfile::tempdir().unwrap();
+    adapters.save(&net, "default", again.path(), None).unwrap();
+    let written = |dir: &Path| fs::read(dir.join("adapter_model.safetensors")).unwrap();
+    assert!(written(again.path()) == written(&attention("adapter")));
+    let net = adapters.merge(net).unwrap();
+    attends(&net, "merged");
+    let net = adapters.unmerge(net);
+    attends(&net, "unmerged");
+    let state = values::of(adapters.merge_and_unload(net).unwrap().attn.in_proj_weight.base());
+    let merged = Checkpoint::open(&attention("merged.safetensors")).unwrap();
+    let expected = merged.read("attn.in_proj_weight").unwrap().values().unwrap();
+    let expected: Vec<_> = (0..expected.len()).map(|at| expected[at % 24 * 8 + at / 24]).collect();
+    assert_close("in_proj_weight", &state, &expected, 1e-6);
+}
+
+#[test]
+fn an_attention_is_named_with_its_output_projection() {
+    let of = |patterns: Patterns| {
+        let config = LoraConfig { target_modules: Some(patterns), ..LoraConfig::default() };
+        let (net, adapters) = attach(with_attention(&Device::flex()), &config, 1).unwrap();
+        (targets(&adapters), adapters.state(&net, "default").unwrap().0.target_modules.unwrap())
+    };
+    let list = |names: &[&str]| Patterns::List(names.iter().map(|name| (*name).to_owned()).collect());
+    let both = vec!["attn".to_owned(), "attn.out_proj".to_owned()];
+    assert_eq!(of(list(&["attn"])), (both.clone(), list(&["attn"])));
+    assert_eq!(of(list(&["out_proj"])).0, ["attn.out_proj"]);
+    let all = of(Patterns::Regex("all-layers".into()));
+    assert_eq!(all, ([both, vec!["head".to_owned()]].concat(), list(&["attn", "head"])));
+    assert_eq!(of(Patterns::Regex("all-linear".into())).0, ["attn.out_proj", "head"], "as in PEFT");
+    let dora = LoraConfig { use_dora: true, target_modules: Some(list(&["attn"])), ..LoraConfig::default() };
+    let error = attach(with_attention(&Device::flex()), &dora, 1).unwrap_err().to_string();
+    assert!(error.contains("attn") && error.contains("use_dora"), "{error}");
 }

@@ -59,7 +59,7 @@ impl Builder<'_> {
     /// The factors of one module.
     fn low_rank(&self, target: &Target) -> Result<(Changes, Vec<Part>)> {
         let site = self.site(&target.path)?;
-        let weight = site.param("weight").ok_or_else(|| missing(&target.path, "weight"))?;
+        let weight = site.weight().ok_or_else(|| missing(&target.path, "weight"))?;
         let factors = self.factors(target, weight)?;
         self.check_route(site, &factors).map_err(|error| error.at(&target.path))?;
         let (mode, rank, layer) = (factors.mode(), factors.rank(), factors.layer());
@@ -96,7 +96,7 @@ impl Builder<'_> {
         };
         let mut changes = vec![(weight.id, Change::LowRank(low_rank))];
         if let Some(values) = factors.bias() {
-            let bias = site.param("bias").ok_or_else(|| {
+            let bias = site.bias().ok_or_else(|| {
                 Error::new(Subject::Adapter, "`lora_bias` needs a layer that has a bias").at(&target.path).with_hint(
                     "leave this module out of the targets or set lora_bias to false: PEFT would train such a bias, but \
                      could never merge it",
@@ -249,12 +249,12 @@ impl Builder<'_> {
     fn saved(&self, resolution: &Resolution) -> Vec<(&ModuleSite, &ParamSite, bool)> {
         let below = |path: &str, module: &String| path == module || path.starts_with(&format!("{module}."));
         let in_module = |site: &ModuleSite| resolution.modules_to_save.iter().any(|module| below(&site.path, module));
-        let is_bias = |param: &ParamSite| param.name == "bias";
         let trains = |site: &ModuleSite, param: &ParamSite| match self.config.bias {
             _ if in_module(site) => !param.name.starts_with("running_"),
             Bias::None => false,
-            Bias::All => is_bias(param),
-            Bias::LoraOnly => is_bias(param) && resolution.targets.iter().any(|target| target.path == site.path),
+            // As PEFT, those of recurrent cells and attentions too.
+            Bias::All => param.name.contains("bias"),
+            Bias::LoraOnly => param.name == "bias" && resolution.targets.iter().any(|target| target.path == site.path),
         };
         let stored = |site: &ModuleSite, param: &ParamSite| match self.source {
             Source::New { .. } => false,

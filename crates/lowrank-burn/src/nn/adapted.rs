@@ -73,45 +73,68 @@ impl<'a, const D: usize> Adapted<'a, D> {
 
 /// The layer `compute` with the active adapters; in a mixed batch, with each sample's own.
 ///
-/// The first axis of `x` are the samples. Those of one adapter go through the layer together, wherever they stand: each
-/// weight is folded once. Samples in the order of their adapters cost one copy of the output, others also one of the
-/// input and another of the output.
+/// The first axis of `x` are the samples. A mixed batch goes through `at_once` where that can take it, which is given what
+/// the samples see and for each sample which of that; else those of one adapter go through `compute` together, wherever
+/// they stand: each weight is folded once. Samples in the order of their adapters then cost one copy of the output, others
+/// also one of the input and another of the output.
 pub(super) fn by_sample<const X: usize, const Y: usize, const D: usize, K: kind::Basic>(
     x: Tensor<X, K>,
     weight: &Param<Tensor<D>>,
     bias: Option<&Param<Tensor<1>>>,
+    at_once: impl Fn(&Tensor<X, K>, &[Seen<'_, D>], &[usize]) -> Option<Tensor<Y>>,
     compute: impl Fn(Tensor<X, K>, &Adapted<'_, D>, Option<Tensor<1>>) -> Tensor<Y>,
 ) -> Tensor<Y> {
-    let seen_by = |x, who| {
-        let bias = bias.map(|bias| Adapted::new(bias, who).val());
-        compute(x, &Adapted::new(weight, who), bias)
+    let seen_by = |who| -> Seen<'_, D> { (Adapted::new(weight, who), bias.map(|bias| Adapted::new(bias, who).val())) };
+    let alike = |x, who| {
+        let (weight, bias) = seen_by(who);
+        compute(x, &weight, bias)
     };
     let adapters = [weight.reparameterization(), bias.and_then(Param::reparameterization)];
     let adapters: Vec<&LoraAdapter> = adapters.into_iter().flatten().collect();
-    let Some(mixed) = adapters.first().and_then(|adapter| adapter.mixed()) else { return seen_by(x, Who::Active) };
+    let Some(mixed) = adapters.first().and_then(|adapter| adapter.mixed()) else { return alike(x, Who::Active) };
     let shares = mixed.shares(|name| adapters.iter().any(|adapter| adapter.has(name)));
     if shares.iter().all(|share| share.name.is_none()) {
-        return seen_by(x, Who::Only(None));
+        return alike(x, Who::Only(None));
     }
     let shape = x.dims();
     if X < 2 || shape[0] != mixed.len() {
         adapters[0].refuse(wrong_length(&shape, mixed.len()));
-        return seen_by(x, Who::Only(None));
+        return alike(x, Who::Only(None));
     }
     if let [share] = shares.as_slice() {
-        return seen_by(x, Who::Only(share.name));
+        return alike(x, Who::Only(share.name));
+    }
+    let seen: Vec<_> = shares.iter().map(|share| seen_by(Who::Only(share.name))).collect();
+    let mut which = vec![0; shape[0]];
+    for (at, share) in shares.iter().enumerate() {
+        share.samples.iter().for_each(|sample| which[*sample] = at);
+    }
+    if let Some(y) = at_once(&x, &seen, &which) {
+        return y;
     }
     let order: Vec<usize> = shares.iter().flat_map(|share| share.samples.iter().copied()).collect();
     let sorted = order.is_sorted();
     let x = if sorted { x } else { rows(x, &order) };
     let mut first = 0;
-    let parts = shares.iter().map(|share| {
+    let parts = shares.iter().zip(seen).map(|(share, (weight, bias))| {
         let count = share.samples.len();
         first += count;
-        seen_by(x.clone().narrow(0, first - count, count), Who::Only(share.name))
+        compute(x.clone().narrow(0, first - count, count), &weight, bias)
     });
     let y = Tensor::cat(parts.collect(), 0);
     if sorted { y } else { rows(y, &inverse(&order)) }
+}
+
+/// A weight as some samples see it, and their bias.
+pub(super) type Seen<'a, const D: usize> = (Adapted<'a, D>, Option<Tensor<1>>);
+
+/// Layers that have no way to take a mixed batch at once.
+pub(super) fn never<const X: usize, const Y: usize, const D: usize, K: kind::Basic>(
+    _: &Tensor<X, K>,
+    _: &[Seen<'_, D>],
+    _: &[usize],
+) -> Option<Tensor<Y>> {
+    None
 }
 
 /// The samples at these places.

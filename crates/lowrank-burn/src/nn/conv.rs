@@ -4,11 +4,11 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank::adapter::GroupMode;
 
-use super::adapted::{Adapted, by_sample};
+use super::adapted::{Adapted, Seen, by_sample};
 use super::dora::{self, Share};
 use super::observe;
 use crate::adapter::LowRank;
-use crate::ops::{ConvDims, LowRankConv, convolve, lora_conv};
+use crate::ops::{ConvDims, Factors, LowRankConv, OwnConv, convolve, convolve_each, lora_conv};
 
 /// `conv(x, weight)` with the adapters on `weight`, plus `bias`.
 pub(super) fn forward<const D: usize>(
@@ -18,7 +18,28 @@ pub(super) fn forward<const D: usize>(
     dims: &ConvDims,
 ) -> Tensor<D> {
     observe::convolution(&x, weight, dims);
-    by_sample(x, weight, bias, |x, weight, bias| adapted(x, weight, bias, dims))
+    let at_once = |x: &Tensor<D>, seen: &[Seen<'_, D>], which: &[usize]| {
+        let own = seen.iter().map(|(weight, bias)| one_pass(x, weight, bias.clone())).collect::<Option<Vec<_>>>()?;
+        convolve_each(x, &own, which, dims)
+    };
+    by_sample(x, weight, bias, at_once, |x, weight, bias| adapted(x, weight, bias, dims))
+}
+
+/// What some samples of a mixed batch are convolved with, where that is one kernel.
+fn one_pass<const D: usize>(x: &Tensor<D>, weight: &Adapted<'_, D>, bias: Option<Tensor<1>>) -> Option<OwnConv<D>> {
+    let Some(paths) = weight.low_rank() else {
+        return Some(OwnConv { weight: weight.val(), factors: None, bias });
+    };
+    if dora::any(&paths) {
+        let scaled = dora::scaled(x, [&weight.base(), &weight.original()], &paths)?;
+        let (path, scale) = (scaled.path, scaled.scale);
+        let factors = Factors { a: path.a.val(), b: scaled.b, scale, blocks: path.blocks() };
+        return Some(OwnConv { weight: scaled.weight, factors: Some(factors), bias });
+    }
+    if paths.iter().any(|(path, _)| !path.fits_weight() || path.drops(x)) {
+        return None;
+    }
+    Some(OwnConv { weight: reduced(weight.base(), &paths), factors: Some(stack(&paths)), bias })
 }
 
 fn adapted<const D: usize>(
@@ -39,7 +60,7 @@ fn adapted<const D: usize>(
     let y = match folded.as_slice() {
         [] => convolve(x.clone(), weight, bias, dims),
         folded => {
-            let (a, b, scale, blocks) = stack(folded);
+            let Factors { a, b, scale, blocks } = stack(folded);
             lora_conv(x.clone(), weight, a, b, bias, &LowRankConv { dims: dims.clone(), scale, blocks })
         }
     };
@@ -89,10 +110,10 @@ pub(super) fn reduced<const D: usize>(base: Tensor<D>, paths: &[(&LowRank, f32)]
 }
 
 /// The factors of several adapters as those of one: `A` stacked, `B` side by side and scaled, block by block.
-fn stack(paths: &[(&LowRank, f32)]) -> (Tensor<2>, Tensor<2>, f32, usize) {
+fn stack(paths: &[(&LowRank, f32)]) -> Factors {
     let blocks = paths.first().map_or(1, |(path, _)| path.blocks());
     if let [(path, multiplier)] = paths {
-        return (path.a.val(), path.b.val(), path.scale * multiplier, blocks);
+        return Factors { a: path.a.val(), b: path.b.val(), scale: path.scale * multiplier, blocks };
     }
     let (a, b): (Vec<_>, Vec<_>) = paths
         .iter()
@@ -104,7 +125,7 @@ fn stack(paths: &[(&LowRank, f32)]) -> (Tensor<2>, Tensor<2>, f32, usize) {
         .unzip();
     let (a, b) = (Tensor::cat(a, 1), Tensor::cat(b, 2));
     let ([_, rank, n], [_, out, _]) = (a.dims(), b.dims());
-    (a.reshape([blocks * rank, n]), b.reshape([blocks * out, rank]), 1.0, blocks)
+    Factors { a: a.reshape([blocks * rank, n]), b: b.reshape([blocks * out, rank]), scale: 1.0, blocks }
 }
 
 /// The adapter's path on its own: `s·conv(conv(x, A), B)`.

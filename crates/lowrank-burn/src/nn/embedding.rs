@@ -5,7 +5,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::Fused;
-use super::adapted::{Adapted, by_sample};
+use super::adapted::{Adapted, by_sample, never};
 use super::dora::{self, Share};
 
 /// The configuration of an [`Embedding`] layer: Burn's own.
@@ -43,7 +43,7 @@ impl Embedding {
     /// When an id is not below `n_embedding`.
     #[must_use]
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
-        by_sample(input, &self.weight, None, |input, weight, _| adapted(input, weight))
+        by_sample(input, &self.weight, None, never, |input, weight, _| adapted(input, weight))
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::Fused;
-use super::adapted::{Adapted, by_sample};
+use super::adapted::{Adapted, by_sample, never};
 use super::conv::reduced;
 use super::dora::{self, Share};
 use super::observe;
@@ -59,7 +59,7 @@ pub(super) fn forward<const D: usize>(
     bias: Option<&Param<Tensor<1>>>,
 ) -> Tensor<D> {
     observe::linear(&x, weight);
-    by_sample(x, weight, bias, adapted)
+    by_sample(x, weight, bias, never, adapted)
 }
 
 fn adapted<const D: usize>(x: Tensor<D>, weight: &Adapted<'_, 2>, bias: Option<Tensor<1>>) -> Tensor<D> {

@@ -3,7 +3,7 @@
 //!
 //! Change `use burn::nn::conv::Conv1d` to `use lowrank_burn::nn::Conv1d` and a model trains its adapters without the
 //! dense weight gradient, and with `lora_dropout`. [`Conv1d`] has PyTorch's padding modes besides; [`BareConv1d`] is the filter that
-//! serves at many dilations. [`HfConv1D`] has no counterpart in Burn.
+//! serves at many dilations. [`HfConv1D`] and [`MultiheadAttention`] have no counterpart in Burn.
 //!
 //! What stands between such layers is here too, in one pass over memory each: [`LayerNorm`], [`GroupNorm`], [`BatchNorm`] by
 //! its running statistics, [`Gelu`] and [`Lstm`]. Adapters do not attach to them.
@@ -25,6 +25,7 @@ mod hf_conv1d;
 mod layer_norm;
 mod linear;
 mod lstm;
+mod multihead_attention;
 mod observe;
 
 pub use bare_conv1d::BareConv1d;
@@ -41,6 +42,7 @@ pub use hf_conv1d::HfConv1D;
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig};
 pub use lstm::{Lstm, LstmConfig};
+pub use multihead_attention::MultiheadAttention;
 
 /// Marks a layer whose forward knows adapters. Attaching sees it in the layer's `Debug` form.
 #[derive(Debug, Clone, Copy, Default)]

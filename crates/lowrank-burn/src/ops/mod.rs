@@ -36,7 +36,9 @@ mod softmax;
 
 pub use activation::{Activate, ActivationBody, activate, gelu, gelu_approximate, leaky_relu, relu, silu};
 pub use attention::{Attend, AttentionBody, Heads, attention};
-pub use conv::{ConvBody, ConvDims, LoraConv, LowRankConv, Transposed, convolve, lora_conv};
+pub use conv::{
+    ConvBody, ConvDims, Factors, LoraConv, LowRankConv, OwnConv, Transposed, convolve, convolve_each, lora_conv,
+};
 pub use linear::{LinearBody, LoraLinear, linear, lora_linear};
 pub use lstm::{Lstm, LstmBody, LstmStep, lstm, lstm_cell};
 pub use magnitude::{Magnitude, MagnitudeBody, magnitude};

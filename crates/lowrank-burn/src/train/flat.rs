@@ -152,8 +152,13 @@ impl Trainable {
         values::write(model, self.by_parameter(flat))
     }
 
-    /// The vector, parameter by parameter.
-    pub(super) fn by_parameter(&self, flat: &[f32]) -> values::Values {
+    /// The vector, parameter by parameter: for gradients, what
+    /// [`Adapters::attach_with_gradients`](crate::Adapters::attach_with_gradients) takes.
+    ///
+    /// # Panics
+    /// When there are not [`Trainable::len`] values.
+    #[must_use]
+    pub fn by_parameter(&self, flat: &[f32]) -> values::Values {
         self.ranges.iter().map(|(id, range)| (*id, flat[range.clone()].to_vec())).collect()
     }
 

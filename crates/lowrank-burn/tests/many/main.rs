@@ -1,5 +1,6 @@
 //! Several adapters on one model: mixed batches, merging in any order, hot-swapping, renaming, scopes.
 
+mod beginnings;
 mod hotswap;
 mod merging;
 mod mixed;

@@ -100,7 +100,7 @@ pub struct AdapterReport {
 /// When the tensors of a module do not belong together or to the configuration, or when a decomposition does not
 /// converge.
 pub fn inspect(config: &LoraConfig, state: &StateDict) -> Result<AdapterReport> {
-    let modules = state.modules.iter().map(|(path, module)| module_report(path, module, config));
+    let modules = state.modules.iter().map(|(path, module)| module_report(path, state.owner(path), module, config));
     let rows = state.tokens.iter().map(|(module, tensor)| (keys::tokens(module).replacen(keys::PREFIX, "", 1), tensor));
     let saved = state.saved.iter().map(|(parameter, tensor)| (parameter.clone(), tensor)).chain(rows);
     let saved = saved.map(|(parameter, tensor)| SavedReport {
@@ -118,9 +118,10 @@ pub fn inspect(config: &LoraConfig, state: &StateDict) -> Result<AdapterReport> 
     })
 }
 
-fn module_report(path: &str, module: &ModuleTensors, config: &LoraConfig) -> Result<ModuleReport> {
-    check_module(module, path, config)?;
-    let (rank, scale) = (module.rank(), config.scaling_for(path)?);
+/// `named` is the module by whose name the configuration means `path`.
+fn module_report(path: &str, named: &str, module: &ModuleTensors, config: &LoraConfig) -> Result<ModuleReport> {
+    check_module(module, named, config)?;
+    let (rank, scale) = (module.rank(), config.scaling_for(named)?);
     let columns = module.b.shape().get(1).copied().unwrap_or(rank);
     let groups = rank.checked_div(columns).unwrap_or(1);
     let non_finite = module.parts().map(|(_, tensor)| tensor.non_finite()).sum();
@@ -140,7 +141,7 @@ fn module_report(path: &str, module: &ModuleTensors, config: &LoraConfig) -> Res
         a_shape: module.a.shape().to_vec(),
         b_shape: module.b.shape().to_vec(),
         rank,
-        alpha: config.alpha_for(path)?,
+        alpha: config.alpha_for(named)?,
         scale,
         parameters: module.parts().map(|(_, tensor)| count(tensor)).sum(),
         norm_a: finite(norm_of(&values.0)),

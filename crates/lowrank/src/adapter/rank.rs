@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::keys::attention_of;
 use crate::config::LoraConfig;
 use crate::svd::Svd;
 use crate::{Error, Result, Subject};
@@ -59,8 +60,10 @@ pub(crate) fn lost(svds: &[Svd], rank: usize) -> f64 {
 }
 
 /// Puts the rank and the alpha of each module into `config`: the most frequent ones as `r` and `lora_alpha`, the others in
-/// `rank_pattern` and `alpha_pattern` by whole path.
+/// `rank_pattern` and `alpha_pattern` by whole path. The output projection of an attention has those of the attention.
 pub(crate) fn set_ranks(config: &mut LoraConfig, modules: &[(&str, usize, f64)]) {
+    let of_another = |path| attention_of(path).is_some_and(|owner| modules.iter().any(|(path, ..)| *path == owner));
+    let modules: Vec<_> = modules.iter().filter(|(path, ..)| !of_another(path)).collect();
     let key = |path: &str| format!("^{}", regex::escape(path));
     config.r = most_frequent(modules.iter().map(|(_, rank, _)| *rank)).unwrap_or(config.r);
     let alpha = most_frequent(modules.iter().map(|(_, _, alpha)| alpha.to_bits()));

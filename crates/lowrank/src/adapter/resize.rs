@@ -108,7 +108,8 @@ pub fn resize_adapter(config: &LoraConfig, state: &StateDict, cut: Cut) -> Resul
     let mut resized = Resized { config: config.clone(), state: state.clone(), modules: Vec::new() };
     let (mut ranks, mut errors) = (Vec::new(), Vec::new());
     for (path, tensors) in &state.modules {
-        match resize_module(config, path, tensors, cut) {
+        let cut = alike(config, state, path, cut)?;
+        match resize_module(config, (path, state.owner(path)), tensors, cut) {
             Ok((tensors, module, alpha)) => {
                 ranks.push((path.as_str(), module.rank, alpha));
                 resized.modules.push(module);
@@ -122,16 +123,30 @@ pub fn resize_adapter(config: &LoraConfig, state: &StateDict, cut: Cut) -> Resul
     Ok(resized)
 }
 
+/// Both projections of an attention have one rank: the larger of those that the cut gives.
+fn alike(config: &LoraConfig, state: &StateDict, path: &str, cut: Cut) -> Result<Cut> {
+    let owner = state.owner(path);
+    let projections: Vec<_> = state.modules.iter().filter(|(other, _)| state.owner(other) == owner).collect();
+    if projections.len() < 2 {
+        return Ok(cut);
+    }
+    let rank =
+        |(path, tensors): (&String, &ModuleTensors)| Ok(resize_module(config, (path, owner), tensors, cut)?.1.rank);
+    let ranks = projections.into_iter().map(rank).collect::<Result<Vec<_>>>()?;
+    Ok(ranks.into_iter().max().map_or(cut, Cut::Rank))
+}
+
+/// Of the module at `path`, which the configuration means by `named`.
 fn resize_module(
     config: &LoraConfig,
-    path: &str,
+    (path, named): (&str, &str),
     tensors: &ModuleTensors,
     cut: Cut,
 ) -> Result<(ModuleTensors, ResizedModule, f64)> {
     let layer = layer_of(&[tensors])?;
-    let factors = tensors.factors(&layer, config.scaling_for(path)?, config.group_mode, config.dora_norm)?;
+    let factors = tensors.factors(&layer, config.scaling_for(named)?, config.group_mode, config.dora_norm)?;
     let Nearest { factors: resized, energy, error } = resize(&factors, cut, path)?;
-    let (from, rank, alpha) = (factors.rank(), resized.rank(), config.alpha_for(path)?);
+    let (from, rank, alpha) = (factors.rank(), resized.rank(), config.alpha_for(named)?);
     let module = ResizedModule { path: path.to_owned(), from, rank, energy, error };
     if rank == from {
         return Ok((tensors.clone(), module, alpha));

@@ -223,7 +223,7 @@ impl StateDict {
 
     /// The module by whose name the configuration means `path`: of the output projection of an adapted
     /// `nn.MultiheadAttention` that is the attention, else it is the module itself.
-    fn owner<'p>(&self, path: &'p str) -> &'p str {
+    pub(crate) fn owner<'p>(&self, path: &'p str) -> &'p str {
         owner(path, |attention| self.modules.contains_key(attention))
     }
 
@@ -247,13 +247,12 @@ impl StateDict {
         let to_save = config.modules_to_save.as_deref().unwrap_or_default();
         let mut ancestors = parameter.match_indices('.').filter_map(|(dot, _)| parameter.get(..dot));
         let saved = ancestors.any(|ancestor| to_save.iter().any(|name| ancestor.ends_with(name.as_str())));
-        // Of a convolution that is no module of its own, `dw_bias`.
-        let bias = (name == "bias" || name.ends_with("_bias"))
-            && match config.bias {
-                Bias::All => true,
-                Bias::LoraOnly => adapted,
-                Bias::None => false,
-            };
+        let bias = match config.bias {
+            Bias::All => name.contains("bias"),
+            // Of a convolution that is no module of its own, `dw_bias`.
+            Bias::LoraOnly => adapted && (name == "bias" || name.ends_with("_bias")),
+            Bias::None => false,
+        };
         let embedding = name == "weight"
             && (adapted && self.modules.get(module).is_some_and(|module| module.embedding)
                 || EMBEDDINGS.iter().any(|last| module.rsplit('.').next() == Some(last)));

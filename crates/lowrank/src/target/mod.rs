@@ -57,6 +57,10 @@ pub struct Target {
     pub mode: GroupMode,
 }
 
+/// The class of an attention with one weight for the projections of all its inputs. An adapter on it is one on that weight,
+/// `in_proj_weight`, and one on the module `out_proj` in it.
+pub(crate) const ATTENTION: &str = "MultiheadAttention";
+
 /// What a configuration does to a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
@@ -82,6 +86,8 @@ pub struct Resolution {
 ///   in `exclude_modules`.
 /// - A name in a list matches the path it is equal to, and every path that ends with it behind a dot.
 ///   `layers_to_transform` restricts the latter only.
+/// - A `MultiheadAttention` is adapted with its output projection, which has its rank and alpha. `all-linear` has the latter
+///   alone, as in PEFT.
 /// - `exclude_modules` matches in the same ways. Modules in `modules_to_save`, and all inside them, get no adapter.
 /// - A name in `modules_to_save` matches every path that ends with it, with or without a dot before.
 ///   Tasks add their heads: `SEQ_CLS` and `TOKEN_CLS` `classifier` and `score`, `QUESTION_ANS` `qa_outputs`.

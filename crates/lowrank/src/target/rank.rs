@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::hint::listed;
 use super::pattern::{Pattern, Role};
 use super::survey::Chosen;
-use super::{Findings, Target, hint};
+use super::{ATTENTION, Findings, Target, hint};
 use crate::adapter::{GroupMode, Layer, LayerKind};
 use crate::config::LoraConfig;
 use crate::{Error, Result, Subject};
@@ -16,7 +16,7 @@ pub(super) fn targets(config: &LoraConfig, chosen: &[Chosen<'_>], findings: &mut
     let alphas = look_up("alpha_pattern", &config.alpha_pattern, config.lora_alpha, chosen, findings)?;
     let targets: Vec<_> = std::iter::zip(chosen, std::iter::zip(ranks, alphas))
         .map(|(chosen, (rank, alpha))| Target {
-            path: chosen.path.into(),
+            path: chosen.module.path.clone(),
             layer: chosen.layer.clone(),
             pattern: chosen.pattern.into(),
             rank,
@@ -27,6 +27,7 @@ pub(super) fn targets(config: &LoraConfig, chosen: &[Chosen<'_>], findings: &mut
         .collect();
     check_ranks(&targets, findings);
     check_kinds(config, &targets, findings);
+    check_attentions(config, chosen, findings);
     Ok(targets)
 }
 
@@ -98,6 +99,18 @@ fn rank_limit(layer: &Layer, mode: GroupMode) -> usize {
         }
         GroupMode::Dense if groups > 1 => usize::MAX,
         _ => layer.max_rank(),
+    }
+}
+
+/// PEFT's file has no place for a magnitude or a bias on an attention.
+fn check_attentions(config: &LoraConfig, chosen: &[Chosen<'_>], findings: &mut Findings) {
+    let attentions: Vec<_> = chosen.iter().filter(|chosen| chosen.module.class == ATTENTION).collect();
+    for key in [("use_dora", config.use_dora), ("lora_bias", config.lora_bias)].map(|(key, set)| set.then_some(key)) {
+        if let Some(key) = key.filter(|_| !attentions.is_empty()) {
+            let error = Error::new(Subject::Target, "an adapter on a MultiheadAttention has none").at(key);
+            let error = error.found(listed(attentions.iter().map(|chosen| chosen.path)));
+            findings.errors.push(error.with_hint(format!("set {key} to false, or name them in exclude_modules")));
+        }
     }
 }
 

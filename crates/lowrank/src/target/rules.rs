@@ -1,10 +1,10 @@
 //! The decision on one module: PEFT's `check_target_module_exists`.
 
-use super::ModuleInfo;
 use super::layers::Layers;
 use super::names::{Hits, Names};
 use super::pattern::{InLayer, Pattern, Role};
 use super::saved;
+use super::{ATTENTION, ModuleInfo};
 use crate::adapter::LayerKind;
 use crate::config::{LoraConfig, Patterns};
 use crate::{Error, Result, Subject};
@@ -37,9 +37,9 @@ impl Word {
         Self::ALL.into_iter().find(|word| word.name().eq_ignore_ascii_case(text))
     }
 
-    fn includes(self, kind: LayerKind) -> bool {
+    fn includes(self, class: &str, kind: LayerKind) -> bool {
         match self {
-            Self::Linear => matches!(kind, LayerKind::Linear | LayerKind::Conv1D),
+            Self::Linear => matches!(kind, LayerKind::Linear | LayerKind::Conv1D) && class != ATTENTION,
             Self::Conv => kind.kernel_axes() > 0 && !kind.is_conv_transpose(),
             Self::Layers => true,
         }
@@ -110,7 +110,7 @@ impl<'a> Rules<'a> {
         let named_by = match &self.targets {
             Targets::Names(names) => names.hits(path)?,
             Targets::Word(word) => {
-                let included = module.layer.as_ref().is_some_and(|layer| word.includes(layer.kind()));
+                let included = module.layer.as_ref().is_some_and(|layer| word.includes(&module.class, layer.kind()));
                 Hits { entries: vec![0; usize::from(included)], exact: included.then_some(0) }
             }
         };

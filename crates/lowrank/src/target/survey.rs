@@ -6,8 +6,9 @@ use super::hint::{listed, nearest};
 use super::names::ends;
 use super::pattern::InLayer;
 use super::rules::{Decision, Rules, Verdict, Word};
-use super::{Findings, ModuleInfo, adaptable};
+use super::{ATTENTION, Findings, ModuleInfo, adaptable};
 use crate::adapter::Layer;
+use crate::adapter::keys::attention_of;
 use crate::config::{LayerIndices, LoraConfig, Patterns, layer_patterns};
 use crate::{Error, Result, Subject, suggest};
 
@@ -18,6 +19,7 @@ const MAX_HINTS: usize = 20;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chosen<'a> {
     pub(super) module: &'a ModuleInfo,
+    /// The path that patterns go by: the module's own, of the output projection of an attention that of the attention.
     pub(super) path: &'a str,
     pub(super) layer: &'a Layer,
     pub(super) pattern: &'a str,
@@ -56,7 +58,22 @@ impl<'a> Survey<'a> {
         for module in modules {
             survey.add(module, &rules.decide(module)?);
         }
+        survey.complete_attentions(modules);
         Ok(survey)
+    }
+
+    /// As PEFT, adapts the output projection of every attention that gets an adapter, as the attention.
+    fn complete_attentions(&mut self, modules: &[&'a ModuleInfo]) {
+        let is_attention = |chosen: &Chosen<'_>| chosen.module.class == ATTENTION;
+        for attention in self.targets.iter().copied().filter(is_attention).collect::<Vec<_>>() {
+            let output = modules.iter().find(|module| attention_of(&module.path) == Some(attention.path));
+            let Some((module, layer)) = output.and_then(|module| Some((*module, module.layer.as_ref()?))) else {
+                continue;
+            };
+            self.targets.retain(|chosen| chosen.module.path != module.path);
+            let place = self.targets.iter().position(|chosen| chosen.path == attention.path).map_or(0, |at| at + 1);
+            self.targets.insert(place, Chosen { module, layer, ..attention });
+        }
     }
 
     fn add(&mut self, module: &'a ModuleInfo, decision: &Decision) {
@@ -194,7 +211,8 @@ impl<'a> Survey<'a> {
                 findings.errors.push(wrong("target_modules", problem).with_hint(hint));
             }
         }
-        Patterns::List(self.targets.iter().map(|target| target.path.to_owned()).collect())
+        let own = self.targets.iter().filter(|target| target.path == target.module.path);
+        Patterns::List(own.map(|target| target.path.to_owned()).collect())
     }
 }
 

@@ -71,7 +71,7 @@ impl ConvBody for Flex {
 }
 
 /// A convolution that the kernels take.
-struct Fast {
+pub(super) struct Fast {
     geometry: ConvGeometry,
     batch: usize,
     length: usize,
@@ -80,7 +80,7 @@ struct Fast {
 
 impl Fast {
     /// `None` for two axes, for another type than the kernels take, and for shapes that do not fit: those are the default's to refuse.
-    fn new<const N: usize>(
+    pub fn new<const N: usize>(
         x: &FlexTensor,
         weight: &FlexTensor,
         dims: &ConvDims,
@@ -100,8 +100,13 @@ impl Fast {
         })
     }
 
-    fn problem(&self) -> Problem<'_> {
+    pub fn problem(&self) -> Problem<'_> {
         Problem { geometry: &self.geometry, batch: self.batch, length: self.length }
+    }
+
+    /// The shape of the output.
+    pub fn output(&self) -> [usize; 3] {
+        [self.batch, self.geometry.out_channels(), self.columns]
     }
 
     fn forward(
@@ -112,9 +117,9 @@ impl Fast {
         bias: &FlexTensor,
     ) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.clone()));
-        let shape = [self.batch, self.geometry.out_channels(), self.columns];
         let weight = Weight { base: held(&weight), low_rank };
-        tensor(conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity), shape)
+        let y = conv1d::forward(&self.problem(), values(&x), &weight, Some(values(&bias)), Activation::Identity);
+        tensor(y, self.output())
     }
 
     fn dx(&self, weight: &FlexTensor, low_rank: Option<LowRank<'_>>, dy: &FlexTensor) -> FlexTensor {

@@ -1,6 +1,7 @@
 //! Convolution with a low-rank adapter over one to three axes, and its transpose.
 
 mod body;
+mod each;
 mod flex;
 mod graph;
 mod padding;
@@ -13,6 +14,7 @@ use lowrank::Result;
 use lowrank::geometry::{Axis, ConvGeometry, Padding, PaddingMode};
 
 pub use body::ConvBody;
+pub use each::{Factors, OwnConv, convolve_each};
 pub use graph::LoraConv;
 pub use transpose::Transposed;
 

@@ -124,7 +124,7 @@ fn module(path: &str, sources: &[Source<'_>], how: &Combination) -> Result<(Modu
     let tensors: Vec<&ModuleTensors> = there.iter().map(|(_, tensors)| *tensors).collect();
     let layer = layer_of(&tensors)?;
     let factors = there.iter().map(|(source, tensors)| {
-        let scale = source.config.scaling_for(path)?;
+        let scale = source.config.scaling_for(source.state.owner(path))?;
         tensors
             .factors(&layer, scale, source.config.group_mode, source.config.dora_norm)
             .map_err(|error| error.at(source.name).with_hint("adapters are combined for one base model"))

@@ -50,12 +50,28 @@ fn convolve(problem: &Problem<'_>, x: Signals<'_>, weight: &Weight<'_>, epilogue
     if short::fits(problem) {
         return short::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
     }
+    in_tiles(problem, x, weight, epilogue, &Shared::new(y));
+}
+
+/// Whether the outputs are computed tile by tile.
+pub(super) fn has_tiles(problem: &Problem<'_>) -> bool {
+    !depthwise::fits(problem) && !short::fits(problem)
+}
+
+/// See [`forward`]; signals in the places that they have in `x`.
+pub(super) fn in_tiles(
+    problem: &Problem<'_>,
+    x: Signals<'_>,
+    weight: &Weight<'_>,
+    epilogue: Epilogue<'_>,
+    y: &Shared<'_>,
+) {
     let (inputs, outputs, all) = (problem.inputs(), problem.outputs(), (0..problem.taps()).collect::<Vec<_>>());
-    let (y, reading, kernel) = (&Shared::new(y), Reading::of(problem.geometry), Kernel::forward(weight, problem));
+    let (reading, kernel) = (Reading::of(problem.geometry), Kernel::forward(weight, problem));
     let scheme = Scheme::new(&reading, &all).filter(|scheme| scheme.pays(kernel.size, outputs.length, problem.batch));
     if let Some(scheme) = scheme {
         let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (0, outputs.length));
-        let y = Place { values: y, shape: outputs, stride: 1, offset: 0 };
+        let y = Place { values: y, shape: outputs, places: x.places, stride: 1, offset: 0 };
         return Convolution { scheme, reading, x, batch, columns, kernel, epilogue, y }.run();
     }
     let panels: Vec<_> =
@@ -103,7 +119,7 @@ impl Task<'_> {
 
     /// Where the columns of the tile begin in a row of the output.
     fn start(&self, sample: usize, row: usize) -> usize {
-        self.outputs.start(sample, self.group, row) + self.tile.first
+        self.outputs.start(self.x.places.of(sample), self.group, row) + self.tile.first
     }
 
     /// From columns of several signals side by side to each signal's rows.

@@ -113,7 +113,7 @@ fn gradient(
         let scheme = Scheme::new(&reading, &taps).filter(|scheme| scheme.pays(kernel.size, to - from, problem.batch));
         if let Some(scheme) = scheme {
             let offset = index.cast_signed() - before.cast_signed();
-            let y = Place { values: &dx, shape: inputs, stride: axis.stride, offset };
+            let y = Place { values: &dx, shape: inputs, places: dy.places, stride: axis.stride, offset };
             let (scheme, reading, batch, columns) = (&scheme, &reading, problem.batch, (from, to - from));
             let epilogue = Epilogue::NONE;
             Convolution { scheme, reading, x: dy, batch, columns, kernel, epilogue, y }.run();

@@ -19,6 +19,7 @@
 
 mod depthwise;
 mod direct;
+mod each;
 mod forward;
 mod input_gradient;
 mod kernel;
@@ -36,6 +37,7 @@ mod weights;
 mod window;
 mod winograd;
 
+pub use each::{Layer, forward_each};
 pub use forward::forward;
 pub use input_gradient::input_gradient;
 pub use low_rank_gradients::low_rank_gradients;

@@ -28,6 +28,17 @@ impl Shape {
 pub(super) struct Signals<'a> {
     pub values: &'a [f32],
     pub rows: Shape,
+    pub places: Places<'a>,
+}
+
+/// Which signals of a batch they are: all of them, or those at these places.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places<'a>(pub Option<&'a [usize]>);
+
+impl Places<'_> {
+    pub fn of(self, sample: usize) -> usize {
+        self.0.map_or(sample, |places| places[sample])
+    }
 }
 
 impl<'a> Signals<'a> {
@@ -35,12 +46,12 @@ impl<'a> Signals<'a> {
     /// When there are not as many values as the batch has.
     pub fn new(values: &'a [f32], rows: Shape, batch: usize, name: &str) -> Self {
         assert_eq!(values.len(), rows.len(batch), "values of {name}");
-        Self { values, rows }
+        Self { values, rows, places: Places(None) }
     }
 
     /// One channel of a group of a signal.
     pub fn row(&self, sample: usize, group: usize, channel: usize) -> &'a [f32] {
-        &self.values[self.rows.start(sample, group, channel)..][..self.rows.length]
+        &self.values[self.rows.start(self.places.of(sample), group, channel)..][..self.rows.length]
     }
 
     /// Fills rows of a window with what columns from `first` of signals from `sample` read of a group's channels from

@@ -268,6 +268,34 @@ fn the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
+fn signals_with_layers_of_their_own_are_as_those_layers_alone() {
+    for case in large().into_iter().filter(|case| case.batch * case.length < 20_000) {
+        let case = Case { batch: case.batch + 4, ..case };
+        let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
+        let inputs = Inputs::new(&case, problem.columns());
+        let f16: Vec<_> = inputs.w.iter().map(|value| half::f16::from_f32(*value)).collect();
+        let layers = [
+            Layer { weight: inputs.weight(), bias: Some(&inputs.bias) },
+            Layer { weight: Weight::plain(&inputs.w), bias: None },
+            Layer { weight: Weight { base: Values::F16(&f16), low_rank: Some(inputs.low()) }, bias: None },
+        ];
+        // Three of the first, then all in turn.
+        let which: Vec<_> = (0..case.batch).map(|n| if n < 3 { 0 } else { n % 3 }).collect();
+        let run = || forward_each(&problem, &inputs.x, &layers, &which, Activation::Relu);
+        assert_threads_do_not_matter(&format!("{case:?}"), run);
+        let signal = inputs.x.len() / case.batch;
+        let mut expected = vec![Vec::new(); case.batch];
+        for (at, Layer { weight, bias }) in layers.into_iter().enumerate() {
+            let own: Vec<_> = (0..case.batch).filter(|sample| which[*sample] == at).collect();
+            let x: Vec<_> = own.iter().flat_map(|sample| inputs.x[sample * signal..][..signal].to_vec()).collect();
+            let y = forward(&Problem { batch: own.len(), ..problem }, &x, &weight, bias, Activation::Relu);
+            own.iter().zip(y.chunks_exact(y.len() / own.len())).for_each(|(sample, y)| expected[*sample] = y.to_vec());
+        }
+        assert_eq!(run(), expected.concat(), "{case:?}");
+    }
+}
+
+#[test]
 fn half_precision_weights_are_unpacked_exactly() {
     for case in large() {
         let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };

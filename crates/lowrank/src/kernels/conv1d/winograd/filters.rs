@@ -37,7 +37,7 @@ impl Filters {
             })
             .collect();
         let mut data = Buffer::new(rows.div_ceil(height) * block);
-        data.par_chunks_mut(block).enumerate().for_each(|(index, data)| {
+        data.par_chunks_mut(block).enumerate().with_min_len(LEAST.div_ceil(block)).for_each(|(index, data)| {
             let rows = index * height..rows.min((index + 1) * height);
             let (of_kernel, count) = (kernel.memory([rows.len(), channels]), rows.len());
             scratch::with(of_kernel + count * scheme.most_taps() * channels, |memory| {
@@ -56,6 +56,9 @@ impl Filters {
         Scalars { data, row_stride: stride, step_stride: 1 }
     }
 }
+
+/// Values of a task at least: for fewer, another thread is not worth waking.
+const LEAST: usize = 1 << 13;
 
 fn filters(scheme: &Scheme) -> usize {
     scheme.filtered.iter().map(|run| run.filters).sum()
@@ -97,12 +100,10 @@ impl Task<'_> {
     /// Gives `write` the taps of every row, each tap's channels one after the other.
     fn progression(&mut self, run: &Progression, line: &mut [f32], write: impl Fn(&mut Self, usize, &[f32])) {
         let (count, channels, strides) = (run.taps.len(), self.channels, self.strides);
-        for channel in 0..channels {
-            for row in 0..self.rows {
-                let source = &self.values[row * strides.row + channel * strides.channel..];
-                for (at, tap) in run.taps.iter().enumerate() {
-                    line[(row * count + at) * channels + channel] = source[tap * strides.tap];
-                }
+        for (row, line) in line.chunks_exact_mut(count * channels).take(self.rows).enumerate() {
+            for (tap, line) in run.taps.iter().zip(line.chunks_exact_mut(channels)) {
+                let source = &self.values[row * strides.row + tap * strides.tap..];
+                line.iter_mut().zip(source.iter().step_by(strides.channel)).for_each(|(to, from)| *to = *from);
             }
         }
         for (row, taps) in line.chunks_exact(count * channels).take(self.rows).enumerate() {

@@ -1,12 +1,13 @@
 //! Where outputs go.
 
 use super::super::super::shared::Shared;
-use super::super::signals::Shape;
+use super::super::signals::{Places, Shape};
 
 /// Column `u` of the outputs is position `u · stride + offset` of `shape`; columns that fall outside are dropped.
 pub(in super::super) struct Place<'a> {
     pub values: &'a Shared<'a>,
     pub shape: Shape,
+    pub places: Places<'a>,
     pub stride: usize,
     pub offset: isize,
 }
@@ -20,7 +21,7 @@ pub(super) struct Row<'a> {
 
 impl Place<'_> {
     pub(super) fn row(&self, sample: usize, group: usize, row: usize) -> Row<'_> {
-        Row { place: self, start: self.shape.start(sample, group, row) }
+        Row { place: self, start: self.shape.start(self.places.of(sample), group, row) }
     }
 }
 
@@ -29,7 +30,7 @@ impl Row<'_> {
     #[expect(unsafe_code, reason = "tiles write their own positions of one output")]
     #[inline]
     pub fn write(self, first: usize, values: &[f32]) {
-        let Place { values: y, shape, stride, offset } = self.place;
+        let Place { values: y, shape, stride, offset, .. } = self.place;
         let position = (first * stride).cast_signed() + offset;
         let skipped = (-position).max(0).cast_unsigned().div_ceil(*stride);
         let start = (position + (skipped * stride).cast_signed()).cast_unsigned();

@@ -11,6 +11,7 @@ WAYS = [("carlo", "menardi"), ("menardi", "carlo")]
 ROWS = {
     "both": "LoRA, conv1 + conv2 + q + v",
     "attention": "LoRA, q + v",
+    "linear": "LoRA, all linear layers",
     "convolutions": "LoRA, conv1 + conv2",
     "biases": "biases alone",
     "full": "all weights",

@@ -353,6 +353,19 @@ fn a_run_that_diverges_stops_and_keeps_its_checkpoint() {
 }
 
 #[test]
+fn a_warm_up_is_as_long_as_the_run_at_most() {
+    let setting = setting();
+    let of = |output: &str, steps| {
+        let config =
+            TrainConfig { max_steps: Some(6), batch_size: 4, warmup_steps: Some(steps), ..TrainConfig::default() };
+        run(&setting.run(output, &config, 0.0), &mut ())
+    };
+    assert_eq!(of("some", 5).unwrap().steps, 6);
+    let error = of("more", 7).unwrap_err().to_string();
+    assert!(error.contains("the warm-up is longer than the run: found 7, expected at most 6"), "{error}");
+}
+
+#[test]
 fn other_settings_and_other_folders_are_refused() {
     let setting = setting();
     let config = TrainConfig { max_steps: Some(6), batch_size: 4, ..TrainConfig::default() };

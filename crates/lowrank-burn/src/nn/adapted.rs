@@ -26,6 +26,11 @@ impl<'a, const D: usize> Adapted<'a, D> {
         }
     }
 
+    /// Whether there are changes.
+    pub fn changes(&self) -> bool {
+        self.adapter.is_some_and(|adapter| !adapter.seen_by(self.who).is_empty())
+    }
+
     /// What the changes are made to.
     pub fn base(&self) -> Tensor<D> {
         self.param.base()

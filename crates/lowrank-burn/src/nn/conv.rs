@@ -20,7 +20,7 @@ pub(super) fn forward<const D: usize>(
     observe::convolution(&x, weight, dims);
     let at_once = |x: &Tensor<D>, seen: &[Seen<'_, D>], which: &[usize]| {
         let own = seen.iter().map(|(weight, bias)| one_pass(x, weight, bias.clone())).collect::<Option<Vec<_>>>()?;
-        convolve_each(x, &own, which, dims)
+        convolve_each(x, &seen.first()?.0.base(), &own, which, dims)
     };
     by_sample(x, weight, bias, at_once, |x, weight, bias| adapted(x, weight, bias, dims))
 }
@@ -28,18 +28,21 @@ pub(super) fn forward<const D: usize>(
 /// What some samples of a mixed batch are convolved with, where that is one kernel.
 fn one_pass<const D: usize>(x: &Tensor<D>, weight: &Adapted<'_, D>, bias: Option<Tensor<1>>) -> Option<OwnConv<D>> {
     let Some(paths) = weight.low_rank() else {
-        return Some(OwnConv { weight: weight.val(), factors: None, bias });
+        let weight = weight.changes().then(|| weight.val());
+        return Some(OwnConv { weight, factors: None, bias });
     };
     if dora::any(&paths) {
         let scaled = dora::scaled(x, [&weight.base(), &weight.original()], &paths)?;
         let (path, scale) = (scaled.path, scaled.scale);
         let factors = Factors { a: path.a.val(), b: scaled.b, scale, blocks: path.blocks() };
-        return Some(OwnConv { weight: scaled.weight, factors: Some(factors), bias });
+        return Some(OwnConv { weight: Some(scaled.weight), factors: Some(factors), bias });
     }
     if paths.iter().any(|(path, _)| !path.fits_weight() || path.drops(x)) {
         return None;
     }
-    Some(OwnConv { weight: reduced(weight.base(), &paths), factors: Some(stack(&paths)), bias })
+    let begun = paths.iter().any(|(path, _)| path.start.is_some());
+    let own = begun.then(|| reduced(weight.base(), &paths));
+    Some(OwnConv { weight: own, factors: Some(stack(&paths)), bias })
 }
 
 fn adapted<const D: usize>(

@@ -150,7 +150,8 @@ impl TrainConfig {
         let norm = self.max_grad_norm.unwrap_or(1.0);
         check("max_grad_norm", norm.is_finite() && norm > 0.0, norm.to_string(), "a positive number");
         errors.extend(self.optimizer().validate().err());
-        errors.extend(self.schedule(1).err());
+        // How many steps there are is known when the data are read: no warm-up is too long before.
+        errors.extend(self.schedule(self.warmup_steps.unwrap_or(1).max(1)).err());
         Error::all(errors)
     }
 

@@ -133,10 +133,12 @@ pub(crate) fn ids(tokens: &[u32], rows: usize, device: &Device) -> Tensor<2, Int
 /// `xᵢ - log Σ e^xⱼ`.
 fn log_softmax(logits: &[f32]) -> Result<Vec<f32>> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    let log = sum.ln() + largest;
+    // Single precision would lose the smallest of some ten thousand tokens.
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
+    let log = sum.ln() + f64::from(largest);
     if log.is_finite() {
-        return Ok(logits.iter().map(|logit| logit - log).collect());
+        #[expect(clippy::cast_possible_truncation, reason = "a logarithm of a probability in single precision")]
+        return Ok(logits.iter().map(|logit| (f64::from(*logit) - log) as f32).collect());
     }
     Err(Error::new(Subject::Diverged, "the network's output is not finite")
         .with_hint("the weights or the adapter are broken: `lowrank inspect` counts non-finite values"))

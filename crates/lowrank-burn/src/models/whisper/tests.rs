@@ -177,3 +177,11 @@ fn full_training_leaves_the_encoders_positions_alone() {
         trains(&whisper.model.encoder.layers[0].fc1) && !whisper.model.encoder.embed_positions.weight.is_require_grad()
     );
 }
+
+#[test]
+fn small_probabilities_of_many_tokens_are_not_lost() {
+    let logits: Vec<f32> = (0..50_000_u16).map(|at| if at == 0 { 20.0 } else { -f32::from(at % 7) }).collect();
+    let exact = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+    let found = log_softmax(&logits).unwrap();
+    assert!((f64::from(found[0]) - (20.0 - exact)).abs() < 1e-7, "{} {exact}", found[0]);
+}

@@ -26,21 +26,22 @@ pub struct Factors {
 /// What some samples of a batch are convolved with.
 #[derive(Debug, Clone)]
 pub struct OwnConv<const D: usize> {
-    /// `W`.
-    pub weight: Tensor<D>,
+    /// `W`, where it is not the layer's.
+    pub weight: Option<Tensor<D>>,
     /// What is folded into it.
     pub factors: Option<Factors>,
     /// The bias.
     pub bias: Option<Tensor<1>>,
 }
 
-/// A convolution over one axis in which sample `n` has the kernel and the bias of `own[which[n]]`, in one pass.
+/// A convolution over one axis by `weight` in which sample `n` has the kernel and the bias of `own[which[n]]`, in one pass.
 ///
 /// For inference on the CPU: `None` on other backends, over several axes, and where a gradient is wanted, which one
 /// convolution for each of `own` gives as well.
 #[must_use]
 pub fn convolve_each<const D: usize>(
     x: &Tensor<D>,
+    weight: &Tensor<D>,
     own: &[OwnConv<D>],
     which: &[usize],
     dims: &ConvDims,
@@ -50,10 +51,10 @@ pub fn convolve_each<const D: usize>(
     }
     let own = own.iter().map(Own::new).collect::<Option<Vec<_>>>()?;
     let on_tape = x.is_autodiff();
-    let x = primitive(x)?;
-    let fast = Fast::new(&x, &own.first()?.weight, dims, [])?;
-    let x = contiguous(x);
-    let layers: Vec<_> = own.iter().map(Own::layer).collect();
+    let [x, weight] = [primitive(x)?, primitive(weight)?];
+    let fast = Fast::new(&x, &weight, dims, [])?;
+    let [x, weight] = [x, weight].map(contiguous);
+    let layers: Vec<_> = own.iter().map(|own| own.layer(&weight)).collect();
     let y = conv1d::forward_each(&fast.problem(), values(&x), &layers, which, Activation::Identity);
     let y = Tensor::from_primitive::<Flex>(tensor(y, fast.output()));
     Some(if on_tape { y.autodiff() } else { y })
@@ -67,9 +68,15 @@ fn primitive<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     tensor.clone().without_autodiff().try_into_primitive::<Flex>().ok()
 }
 
+/// The same, contiguous, of a tensor that need not be there.
+#[expect(clippy::option_option, reason = "there may be no tensor, and there may be one that cannot be taken")]
+fn optional<const D: usize>(tensor: Option<&Tensor<D>>) -> Option<Option<FlexTensor>> {
+    tensor.map_or(Some(None), |tensor| primitive(tensor).map(contiguous).map(Some))
+}
+
 /// [`OwnConv`] in the memory of the CPU, contiguous.
 struct Own {
-    weight: FlexTensor,
+    weight: Option<FlexTensor>,
     factors: Option<[FlexTensor; 2]>,
     scale: f32,
     blocks: usize,
@@ -78,22 +85,20 @@ struct Own {
 
 impl Own {
     fn new<const D: usize>(own: &OwnConv<D>) -> Option<Self> {
-        let weight = contiguous(primitive(&own.weight)?);
         let (scale, blocks) = own.factors.as_ref().map_or((1.0, 1), |factors| (factors.scale, factors.blocks));
         let factors = match &own.factors {
             Some(Factors { a, b, .. }) => Some([contiguous(primitive(a)?), contiguous(primitive(b)?)]),
             None => None,
         };
-        let bias = match &own.bias {
-            Some(bias) => Some(contiguous(primitive(bias)?)),
-            None => None,
-        };
+        let weight = optional(own.weight.as_ref())?;
+        let bias = optional(own.bias.as_ref())?;
         let singles = factors.iter().flatten().chain(&bias);
-        let fits = can_be_held(&weight) && singles.into_iter().all(|tensor| are_f32([tensor]));
+        let fits = weight.as_ref().is_none_or(can_be_held) && singles.into_iter().all(|tensor| are_f32([tensor]));
         fits.then_some(Self { weight, factors, scale, blocks, bias })
     }
 
-    fn layer(&self) -> Layer<'_> {
+    /// `base` is the weight of those that have none of their own.
+    fn layer<'a>(&'a self, base: &'a FlexTensor) -> Layer<'a> {
         let low_rank = self.factors.as_ref().map(|[a, b]| LowRank {
             a: values(a),
             b: values(b),
@@ -101,6 +106,7 @@ impl Own {
             blocks: self.blocks,
             scale: self.scale,
         });
-        Layer { weight: Weight { base: held(&self.weight), low_rank }, bias: self.bias.as_ref().map(values) }
+        let base = held(self.weight.as_ref().unwrap_or(base));
+        Layer { weight: Weight { base, low_rank }, bias: self.bias.as_ref().map(values) }
     }
 }

@@ -3,6 +3,9 @@
     prepare.py DIR
 
 Training hears two voices and one artist; the tests hear three other voices and two other artists. All at 8 kHz, as the packages have it.
+
+How loud speech is against music: in the tests, the root mean square of the whole recording of speech, silences included, against that of the
+music. In training, that of the frames that are speech, which is louder than the whole: the same ratio is more music in a training mix.
 """
 
 import argparse
@@ -23,8 +26,9 @@ TEST_MUSIC = ["manolo_camp-morning_coffee", "reno_project-system"]
 # Tones, and animals.
 NO_SPEECH = {"beep", "beeperr", "ascending-2tone", "descending-2tone", "tt-monkeys", "tt-weasels", "tt-allbusy", "tt-somethingwrong"}
 EXAMPLES, EXAMPLE_SECONDS, TEST_SECONDS = 1200, 6.4, 240
+# Of the tests, in dB, speech by its whole recording.
 SNRS = [10, 5, 0, -5]
-# Root mean square of speech.
+# Root mean square of the frames of a prompt that are speech, and of music on its own.
 LEVEL = 0.05
 # Seconds of prompts one after the other, and of silence behind them.
 UTTERANCE, GAP = (1.5, 4.5), (0.5, 4.5)
@@ -141,6 +145,7 @@ def example(rng: np.random.Generator, voices: list, tracks: list[np.ndarray], fr
     samples, speech = other_voice(rng, voices[rng.integers(len(voices))], frames)
     samples = coloured(rng, samples, 3)
     if rng.random() < 0.85:
+        # Against the level of the frames that are speech.
         samples = samples + LEVEL * 10 ** (-rng.uniform(-8, 12) / 20) * music_of(rng, tracks, frames * FRAME)
     return gain * samples, speech
 
@@ -189,7 +194,8 @@ def main():
         music = np.concatenate(pieces)
         add(f"{voice}_clean", samples, label, "test")
         for snr in SNRS:
-            add(f"{voice}_{snr}dB", samples + LEVEL * 10 ** (-snr / 20) * music, label, "test")
+            # The music's root mean square is 1, speech's that of all four minutes.
+            add(f"{voice}_{snr}dB", samples + rms(samples) * 10 ** (-snr / 20) * music, label, "test")
     for name in TEST_MUSIC:
         add(f"music_{name}", LEVEL * tracks[name] / rms(tracks[name]), "none", "test")
     with open(dir / "manifest.csv", "w", newline="") as file:

@@ -14,7 +14,7 @@ from statistics import mean, median
 CONDITIONS = ["clean", "10dB", "5dB", "0dB", "-5dB"]
 METHODS = {"lora": "LoRA on conv1 to conv4", "biases": "biases alone", "full": "full fine-tuning"}
 # What the README promises of LoRA, in the mean of the seeds: F1 at least, and alarms on each track of music at most.
-LEAST, MOST = {"clean": 0.975, "-5dB": 0.8}, 0.05
+LEAST, MOST = {"clean": 0.975, "-5dB": 0.84}, 0.05
 
 
 def figures(evaluation: dict) -> dict[str, dict]:

@@ -21,16 +21,26 @@ CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4"]
 CLOSE = 1e-4
 
 
+# The first three formants of a, i, u and e, in Hz.
+VOWELS = [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480)]
+
+
 def recording(seed: int, seconds: float) -> np.ndarray:
-    """Something of a voice: harmonics in syllables, breaks of silence, and noise in the second half."""
+    """A voice, as the network has it: vowels, four a second, in phrases with silence between them."""
     rng = np.random.default_rng(seed)
     frames = int(seconds * RATE / PACKAGE["frame"])
     t = np.arange(frames * PACKAGE["frame"]) / RATE
     pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    voice = sum(np.sin(k * phase + rng.uniform(0, 6)) / k**0.7 for k in range(1, 25))
-    syllables = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)), 0, 1) * (np.sin(2 * np.pi * 0.4 * t) > -0.3)
-    sound = 0.1 * voice * syllables + 0.02 * rng.standard_normal(len(t)) * (t > seconds / 2)
+    syllable = np.floor(t * 4).astype(int)
+    formants = np.array(VOWELS)[rng.integers(0, len(VOWELS), syllable.max() + 1)][syllable]
+    voice = np.zeros_like(t)
+    for harmonic in range(1, 30):
+        f = harmonic * pitch[:, None]
+        response = np.prod(formants**2 / np.hypot(formants**2 - f**2, 90 * f), axis=1)
+        voice += response * np.sin(harmonic * phase + rng.uniform(0, 6)) / harmonic
+    loud = np.sqrt(np.sin(np.pi * (t * 4 % 1))) * (np.sin(2 * np.pi * 0.3 * t + rng.uniform(0, 6)) > -0.2)
+    sound = 0.6 * voice / np.abs(voice).max() * loud + 0.003 * rng.standard_normal(len(t))
     return np.round(32767 * np.clip(sound, -1, 1)).astype("<i2")
 
 

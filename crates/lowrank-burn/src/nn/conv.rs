@@ -19,6 +19,7 @@ pub(super) fn forward<const D: usize>(
 ) -> Tensor<D> {
     observe::convolution(&x, weight, dims);
     let at_once = |x: &Tensor<D>, seen: &[Seen<'_, D>], which: &[usize]| {
+        // Before anything is looked up: what is trained on, and other axes, go one adapter after the other.
         if x.is_tracked() || !matches!(dims, ConvDims::One(..)) {
             return None;
         }

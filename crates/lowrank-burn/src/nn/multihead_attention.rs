@@ -36,12 +36,12 @@ impl MultiheadAttention {
     #[must_use]
     pub fn new(embed_dim: usize, num_heads: usize, bias: bool, device: &Device) -> Self {
         assert!(num_heads > 0 && embed_dim.is_multiple_of(num_heads), "{embed_dim} channels in {num_heads} heads");
-        let (fans, shape) = ((Some(embed_dim), Some(3 * embed_dim)), [embed_dim, 3 * embed_dim]);
+        let (glorot, stacked) = (Initializer::XavierUniform { gain: 1.0 }, 3 * embed_dim);
         let mut out_proj = Linear::new(&LinearConfig::new(embed_dim, embed_dim).with_bias(bias), device);
         out_proj.bias = out_proj.bias.map(|_| Initializer::Zeros.init([embed_dim], device));
         Self {
-            in_proj_weight: Initializer::XavierUniform { gain: 1.0 }.init_with(shape, fans.0, fans.1, device),
-            in_proj_bias: bias.then(|| Initializer::Zeros.init([3 * embed_dim], device)),
+            in_proj_weight: glorot.init_with([embed_dim, stacked], Some(embed_dim), Some(stacked), device),
+            in_proj_bias: bias.then(|| Initializer::Zeros.init([stacked], device)),
             out_proj,
             num_heads,
             fused: Fused,

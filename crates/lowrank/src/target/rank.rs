@@ -105,12 +105,13 @@ fn rank_limit(layer: &Layer, mode: GroupMode) -> usize {
 /// PEFT's file has no place for a magnitude or a bias on an attention.
 fn check_attentions(config: &LoraConfig, chosen: &[Chosen<'_>], findings: &mut Findings) {
     let attentions: Vec<_> = chosen.iter().filter(|chosen| chosen.module.class == ATTENTION).collect();
-    for key in [("use_dora", config.use_dora), ("lora_bias", config.lora_bias)].map(|(key, set)| set.then_some(key)) {
-        if let Some(key) = key.filter(|_| !attentions.is_empty()) {
-            let error = Error::new(Subject::Target, "an adapter on a MultiheadAttention has none").at(key);
-            let error = error.found(listed(attentions.iter().map(|chosen| chosen.path)));
-            findings.errors.push(error.with_hint(format!("set {key} to false, or name them in exclude_modules")));
-        }
+    if attentions.is_empty() {
+        return;
+    }
+    for (key, _) in [("use_dora", config.use_dora), ("lora_bias", config.lora_bias)].iter().filter(|(_, set)| *set) {
+        let error = Error::new(Subject::Target, "an adapter on a MultiheadAttention has none").at(key);
+        let error = error.found(listed(attentions.iter().map(|chosen| chosen.path)));
+        findings.errors.push(error.with_hint(format!("set {key} to false, or name them in exclude_modules")));
     }
 }
 

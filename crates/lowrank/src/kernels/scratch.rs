@@ -8,22 +8,34 @@ thread_local! {
     static WEIGHTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends `len` values of this thread's memory, of unknown content. It grows to the largest that was asked for.
+/// Values of a line of the cache, which are as many bytes as the widest register has.
+const LINE: usize = 16;
+
+/// Lends `len` values of this thread's memory, of unknown content. It grows to the largest that was asked for, and begins
+/// where a line of the cache does: a register that is read across two lines is read twice.
 ///
 /// # Panics
 /// When `work` asks for scratch itself.
 pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
+        if scratch.len() < len + LINE {
+            scratch.resize(len + LINE, 0.0);
         }
-        work(&mut scratch[..len])
+        let start = line(scratch);
+        work(&mut scratch[start..][..len])
     })
 }
 
+/// Where the first line begins.
+fn line(values: &[f32]) -> usize {
+    values.as_ptr().align_offset(size_of::<[f32; LINE]>()).min(LINE)
+}
+
 /// Values that outlive a task, such as packed weights. The thread keeps the largest for the next call, up to [`KEPT`] values.
+/// They begin as [`with`]'s do.
 pub(super) struct Buffer {
     values: Vec<f32>,
+    start: usize,
     len: usize,
 }
 
@@ -34,12 +46,12 @@ impl Buffer {
     /// `len` values of unknown content.
     pub fn new(len: usize) -> Self {
         let mut values = WEIGHTS.take();
-        if values.len() < len {
+        if values.len() < len + LINE {
             // What it held need not be copied.
             values.clear();
-            values.resize(len, 0.0);
+            values.resize(len + LINE, 0.0);
         }
-        Self { values, len }
+        Self { start: line(&values), values, len }
     }
 }
 
@@ -47,13 +59,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[..self.len]
+        &self.values[self.start..][..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[..self.len]
+        &mut self.values[self.start..][..self.len]
     }
 }
 

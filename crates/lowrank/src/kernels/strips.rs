@@ -13,37 +13,50 @@ use std::ops::Range;
 use pulp::bytemuck::cast_slice;
 use pulp::{Simd, WithSimd};
 
-use super::block::{self, COLUMNS, Rows, Scalars};
+use super::block::{self, Rows, Scalars};
 use super::gemm::Matrix;
 use super::lanes::{Lanes, arch};
 use super::shared::Shared;
 
-/// Steps of a product at a time: as many rows of a strip take three quarters of the first-level cache.
+/// Steps of a product at a time: as many rows of a strip take most of the first-level cache.
 const DEPTH: usize = 128;
-/// Rows of the left factor at a time: those steps of them take as much of the second-level cache.
-const ROWS: usize = 64;
+/// Rows of the left factor at a time: those steps of them stay in the second-level cache.
+const ROWS: usize = 48;
+
+/// Rows of a full block. With [`registers`] it takes three quarters of the registers: a step loads ten registers for
+/// 24 multiplications where there are 32, and seven for twelve where there are 16.
+#[inline(always)]
+fn rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 6 } else { 4 }
+}
+
+/// Registers of columns of a full block.
+#[inline(always)]
+fn registers<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 3 }
+}
 
 /// Rows of a strip that are packed at a time: some lines of the cache of each column, where columns are contiguous.
 pub(super) const RUN: usize = 64;
 /// Columns that are packed together: one store writes a value of each.
 const TOGETHER: usize = 8;
 
-/// Values of a register on this machine.
-fn lanes() -> usize {
-    struct Count;
-    impl WithSimd for Count {
-        type Output = usize;
+/// Values of a register on this machine, and columns of a full strip.
+fn sizes() -> (usize, usize) {
+    struct Sizes;
+    impl WithSimd for Sizes {
+        type Output = (usize, usize);
 
-        fn with_simd<S: Simd>(self, _simd: S) -> usize {
-            S::F32_LANES
+        fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+            (S::F32_LANES, registers::<S>() * S::F32_LANES)
         }
     }
-    arch().dispatch(Count)
+    arch().dispatch(Sizes)
 }
 
 /// Columns of a full strip on this machine.
 pub(super) fn width() -> usize {
-    COLUMNS * lanes()
+    sizes().1
 }
 
 /// What the sums of a product begin with.
@@ -52,7 +65,7 @@ pub(super) fn width() -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start<'a> {
     /// What is there already.
-    there: bool,
+    pub there: bool,
     /// A value for each column, or none at all.
     pub bias: &'a [f32],
 }
@@ -80,6 +93,9 @@ pub(super) struct Place<'a> {
 }
 
 /// The strip of `matrix` with these columns, zeros beside them: rows of `stride` values.
+///
+/// # Panics
+/// When neither the rows nor the columns of the matrix are contiguous.
 pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [f32], stride: usize) {
     let count = columns.len();
     let matrix = matrix.columns(columns);
@@ -91,6 +107,7 @@ pub(super) fn pack(matrix: Matrix<'_, f32>, columns: Range<usize>, strip: &mut [
         }
         return;
     }
+    assert!(matrix.row_stride == 1 || matrix.rows < 2, "rows or columns that are contiguous");
     for (block, to) in strip.chunks_mut(RUN * stride).enumerate() {
         let from = matrix.rows(block * RUN..block * RUN + to.len() / stride);
         let together = count / TOGETHER * TOGETHER;
@@ -118,9 +135,10 @@ fn copy(from: &[f32], to: &mut [f32]) {
 /// Packs `N` columns, which a row of the strip has side by side and one store writes.
 #[inline]
 fn interleave<const N: usize>(columns: Matrix<'_, f32>, strip: &mut [f32], stride: usize) {
-    let from: [&[f32]; N] = std::array::from_fn(|column| &columns.data[column * columns.column_stride..]);
+    let from: [&[f32]; N] =
+        std::array::from_fn(|column| &columns.data[column * columns.column_stride..][..columns.rows]);
     for (row, to) in strip.chunks_mut(stride).enumerate() {
-        to[..N].copy_from_slice(&from.map(|column| column[row * columns.row_stride]));
+        to[..N].copy_from_slice(&from.map(|column| column[row]));
     }
 }
 
@@ -131,29 +149,30 @@ pub(super) struct Strips<'a> {
     rows: usize,
     columns: usize,
     lanes: usize,
+    width: usize,
 }
 
 impl<'a> Strips<'a> {
     /// Values that a matrix takes once packed.
     pub fn len(matrix: Matrix<'_, f32>) -> usize {
-        matrix.columns.next_multiple_of(lanes()) * matrix.rows
+        matrix.columns.next_multiple_of(sizes().0) * matrix.rows
     }
 
     /// Packs a matrix into memory of [`Strips::len`] values.
     pub fn pack(matrix: Matrix<'_, f32>, data: &'a mut [f32]) -> Self {
-        let lanes = lanes();
-        for first in (0..matrix.columns).step_by(COLUMNS * lanes) {
-            let columns = first..matrix.columns.min(first + COLUMNS * lanes);
+        let (lanes, width) = sizes();
+        for first in (0..matrix.columns).step_by(width) {
+            let columns = first..matrix.columns.min(first + width);
             let stride = columns.len().next_multiple_of(lanes);
             pack(matrix, columns, &mut data[first * matrix.rows..], stride);
         }
-        Self { data, rows: matrix.rows, columns: matrix.columns, lanes }
+        Self { data, rows: matrix.rows, columns: matrix.columns, lanes, width }
     }
 
     /// The strip that begins with this column, and the stride of its rows.
     #[inline(always)]
     fn strip(self, first: usize) -> (&'a [f32], usize) {
-        let stride = (self.columns - first).next_multiple_of(self.lanes).min(COLUMNS * self.lanes);
+        let stride = (self.columns - first).next_multiple_of(self.lanes).min(self.width);
         (&self.data[first * self.rows..][..stride * self.rows], stride)
     }
 }
@@ -171,7 +190,7 @@ pub(super) unsafe fn multiply_all<S: Simd>(
     start: Start<'_>,
     place: Place<'_>,
 ) {
-    let width = COLUMNS * S::F32_LANES;
+    let width = registers::<S>() * S::F32_LANES;
     for first in (0..columns).step_by(width) {
         let count = width.min(columns - first);
         let strip = right.strip(first);
@@ -217,8 +236,9 @@ pub(super) unsafe fn multiply_in_place<S: Simd>(
     strip: &mut [f32],
 ) {
     assert!(right.column_stride == 1, "rows that are contiguous");
-    for first in (0..right.columns).step_by(COLUMNS * S::F32_LANES) {
-        let columns = first..right.columns.min(first + COLUMNS * S::F32_LANES);
+    let width = registers::<S>() * S::F32_LANES;
+    for first in (0..right.columns).step_by(width) {
+        let columns = first..right.columns.min(first + width);
         let (count, start) = (columns.len(), start.columns(columns.clone()));
         let right = if count.is_multiple_of(S::F32_LANES) {
             (right.columns(columns).data, right.row_stride)
@@ -254,8 +274,10 @@ impl WithSimd for Product<'_> {
             (1, false) => self.all::<S, 1, false>(simd),
             (2, true) => self.all::<S, 2, true>(simd),
             (2, false) => self.all::<S, 2, false>(simd),
-            (_, true) => self.all::<S, COLUMNS, true>(simd),
-            (_, false) => self.all::<S, COLUMNS, false>(simd),
+            (4, true) if registers::<S>() == 4 => self.all::<S, 4, true>(simd),
+            (4, false) if registers::<S>() == 4 => self.all::<S, 4, false>(simd),
+            (_, true) => self.all::<S, 3, true>(simd),
+            (_, false) => self.all::<S, 3, false>(simd),
         }
     }
 }
@@ -263,18 +285,18 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn all<S: Simd, const N: usize, const WHOLE: bool>(self, simd: S) {
-        let Matrix { rows, columns: depth, .. } = self.left;
-        for first in (0..rows).step_by(ROWS) {
-            let end = rows.min(first + ROWS);
+        let Matrix { rows: all, columns: depth, .. } = self.left;
+        for first in (0..all).step_by(ROWS) {
+            let end = all.min(first + ROWS);
             for step in (0..depth.max(1)).step_by(DEPTH) {
                 let steps = step..depth.min(step + DEPTH);
                 let start = if step == 0 { self.start } else { Start::THERE };
                 let mut row = first;
                 while row < end {
                     let left = end - row;
-                    if left >= 8 && block::rows::<S>() == 8 {
-                        self.block::<S, 8, N, WHOLE>(simd, row, steps.clone(), start);
-                        row += 8;
+                    if left >= 6 && rows::<S>() == 6 {
+                        self.block::<S, 6, N, WHOLE>(simd, row, steps.clone(), start);
+                        row += 6;
                     } else if left >= 4 {
                         self.block::<S, 4, N, WHOLE>(simd, row, steps.clone(), start);
                         row += 4;

@@ -40,8 +40,10 @@ impl<'m> Scores<'m> {
         let (stride, seen) = (shape.row(), shape.seen(queries.end - 1));
         let rows = &mut memory[..queries.len() * stride];
         let place = Place { output: &Shared::new(rows), start: 0, row_stride: stride };
+        // Whole registers: packed keys and rows of scores have room for them.
+        let columns = seen.next_multiple_of(S::F32_LANES);
         // SAFETY: scratch of this thread.
-        unsafe { multiply_all(simd, left.rows(queries.clone()), strips, seen, Start::ZERO, place) };
+        unsafe { multiply_all(simd, left.rows(queries.clone()), strips, columns, Start::ZERO, place) };
         Self { rows, stride, queries, seen }
     }
 

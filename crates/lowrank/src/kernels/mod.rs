@@ -4,6 +4,8 @@
 //! tested against it; `unsafe` code exists in those files only.
 
 pub mod activation;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod amx;
 pub mod attention;
 mod block;
 pub mod buffers;

@@ -95,7 +95,7 @@ impl WithSimd for Few<'_, '_, '_> {
 }
 
 /// A range in pieces of `len`.
-fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(len).map(move |first| first..range.end.min(first + len))
 }
 

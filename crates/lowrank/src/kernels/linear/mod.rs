@@ -4,7 +4,8 @@
 //! `B (out, r)` as PEFT has them.
 //!
 //! A task takes a strip of the weight, as wide as a block of registers and unpacked from half precision, and all or many of
-//! the rows of `x`; neither `x` nor `y` is transposed or copied. Where there are many rows the adapter is folded into the strip, at `in·out·r` operations
+//! the rows of `x`; neither `x` nor `y` is transposed or copied. Where the processor has a matrix unit, large products are
+//! computed there, of both factors packed ([`tiles`]). Where there are many rows the adapter is folded into the strip, at `in·out·r` operations
 //! for all of them; where there are few, `h = x·Aᵀ` is computed first, and `s·h·Bᵀ` is added as more steps of the same
 //! sums. The gradients of the factors are sums over rows that are read once: `dB = s·dyᵀ·h` and, with `dh = s·dy·B`,
 //! `dA = dhᵀ·x`.
@@ -15,6 +16,8 @@ mod few;
 mod low_rank_gradients;
 mod product;
 mod right;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tiles;
 
 pub use low_rank_gradients::low_rank_gradients;
 

@@ -13,12 +13,12 @@ use super::super::gemm::Matrix;
 use super::super::lanes::arch;
 use super::super::scratch;
 use super::super::shared::Shared;
-use super::super::strips::{Place, RUN, Start, multiply, pack, width};
+use super::super::strips::{Place, Start, multiply, width};
 use super::few;
 use super::right::Right;
 
 /// Tasks that are enough, and rows that are worth the packing of a strip.
-const TASKS: usize = 8;
+pub(super) const TASKS: usize = 8;
 const ROWS: usize = 256;
 /// Values of the right factor in a task of a few rows, and how many of its columns at least.
 const SHARE: usize = 1 << 18;
@@ -26,12 +26,15 @@ const COLUMNS: usize = 512;
 /// Multiplications that one core is done with before another has begun.
 const SMALL: usize = 1 << 16;
 
+/// What a product is a sum of.
+pub(super) type Term<'a> = (Matrix<'a, f32>, Right<'a>);
+
 /// `bias + Σ left·right`, row-major.
-pub(super) fn product(
-    terms: &[(Matrix<'_, f32>, Right<'_>)],
-    bias: Option<&[f32]>,
-    [rows, columns]: [usize; 2],
-) -> Vec<f32> {
+pub(super) fn product(terms: &[Term<'_>], bias: Option<&[f32]>, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if super::tiles::takes(terms, [rows, columns]) {
+        return super::tiles::product(terms, bias, [rows, columns]);
+    }
     let depth: usize = terms.iter().map(|(left, _)| left.columns).sum();
     let few = terms.iter().all(|(left, right)| right.update.is_none() && few::takes(*left));
     let (width, height) = if few {
@@ -39,7 +42,7 @@ pub(super) fn product(
         (columns.div_ceil(tasks).next_multiple_of(width()), rows)
     } else {
         let chunks = (TASKS / columns.div_ceil(width()).max(1)).min(rows / ROWS).max(1);
-        (width(), rows.div_ceil(chunks).next_multiple_of(8))
+        (width(), rows.div_ceil(chunks).next_multiple_of(12))
     };
     let chunks = rows.div_ceil(height.max(1));
     let write = |output: &Shared<'_>| {
@@ -64,7 +67,7 @@ pub(super) fn product(
 
 /// Some rows of a strip of the output.
 pub(super) struct Task<'a> {
-    pub terms: &'a [(Matrix<'a, f32>, Right<'a>)],
+    pub terms: &'a [Term<'a>],
     pub columns: Range<usize>,
     pub rows: Range<usize>,
     /// Of the columns.
@@ -74,9 +77,7 @@ pub(super) struct Task<'a> {
 
 impl Task<'_> {
     fn run(self) {
-        // Beside a strip, its second factor; before that, what is unpacked of it.
-        let rank = |right: &Right<'_>| right.update.map_or(RUN, |[_, second]| second.rows.max(RUN));
-        let rows = self.terms.iter().map(|(_, right)| right.matrix.rows + rank(right)).max().unwrap_or(0);
+        let rows = self.terms.iter().map(|(_, right)| right.memory()).max().unwrap_or(0);
         scratch::with(rows * width(), |memory| arch().dispatch(Packed { task: self, memory }));
     }
 }
@@ -96,15 +97,7 @@ impl WithSimd for Packed<'_, '_> {
         let count = columns.len();
         let stride = count.next_multiple_of(S::F32_LANES);
         for (left, right) in terms {
-            let depth = right.matrix.rows;
-            let (strip, beside) = memory.split_at_mut(depth * stride);
-            right.matrix.pack(columns.clone(), strip, stride, beside);
-            if let Some([first, second]) = right.update {
-                pack(second, columns.clone(), beside, stride);
-                let place = Place { output: &Shared::new(strip), start: 0, row_stride: stride };
-                // SAFETY: the strip is this task's, and packed.
-                unsafe { multiply(simd, first, (beside, stride), count, Start::THERE, place) };
-            }
+            let strip = right.strip(simd, columns.clone(), stride, memory);
             // SAFETY: a strip of rows is written by its task alone; after the first term it has been.
             unsafe { multiply(simd, left.rows(rows.clone()), (strip, stride), count, start, place) };
             start = Start::THERE;

@@ -1,11 +1,15 @@
 //! Right factors, in the type their values are held in.
 
+#![expect(unsafe_code, reason = "the update is added to a strip in place")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
 use std::ops::Range;
 
+use pulp::Simd;
+
 use super::super::gemm::Matrix;
-use super::super::strips::{self, RUN};
+use super::super::shared::Shared;
+use super::super::strips::{self, Place, RUN, Start, multiply};
 use super::super::values::Values;
 
 /// A right factor: `matrix + update[0]·update[1]`.
@@ -18,6 +22,33 @@ pub(super) struct Right<'a> {
 impl<'a> Right<'a> {
     pub fn plain(matrix: impl Into<Held<'a>>) -> Self {
         Self { matrix: matrix.into(), update: None }
+    }
+
+    /// Rows of memory that [`Right::strip`] needs: those of the strip, and beside it those of the second factor or, before
+    /// that, of what is unpacked.
+    pub fn memory(&self) -> usize {
+        self.matrix.rows + self.update.map_or(RUN, |[_, second]| second.rows.max(RUN))
+    }
+
+    /// Packs a strip with the update added: rows of `stride` values.
+    #[inline(always)]
+    pub fn strip<'m, S: Simd>(
+        &self,
+        simd: S,
+        columns: Range<usize>,
+        stride: usize,
+        memory: &'m mut [f32],
+    ) -> &'m [f32] {
+        let (strip, beside) = memory.split_at_mut(self.matrix.rows * stride);
+        self.matrix.pack(columns.clone(), strip, stride, beside);
+        if let Some([first, second]) = self.update {
+            let count = columns.len();
+            strips::pack(second, columns, beside, stride);
+            let place = Place { output: &Shared::new(strip), start: 0, row_stride: stride };
+            // SAFETY: the strip is borrowed alone, and packed.
+            unsafe { multiply(simd, first, (beside, stride), count, Start::THERE, place) };
+        }
+        strip
     }
 }
 

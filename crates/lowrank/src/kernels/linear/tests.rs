@@ -114,25 +114,73 @@ proptest! {
     }
 }
 
-/// Several blocks of steps and of rows, and several tasks.
-const LARGE: [Case; 4] = [
+/// Several blocks of steps and of rows, and several tasks: the update folded and as a path of its own, and right factors
+/// that are packed at once and in parts.
+const LARGE: [Case; 7] = [
     Case { rows: 700, inputs: 300, outputs: 70, rank: 3, seed: 1 },
     Case { rows: 130, inputs: 130, outputs: 500, rank: 70, seed: 2 },
-    Case { rows: 1, inputs: 700, outputs: 300, rank: 8, seed: 3 },
-    Case { rows: 600, inputs: 5, outputs: 3, rank: 1, seed: 4 },
+    Case { rows: 64, inputs: 400, outputs: 410, rank: 8, seed: 3 },
+    Case { rows: 200, inputs: 1000, outputs: 96, rank: 4, seed: 4 },
+    Case { rows: 40, inputs: 1500, outputs: 1530, rank: 2, seed: 5 },
+    Case { rows: 1, inputs: 700, outputs: 300, rank: 8, seed: 6 },
+    Case { rows: 600, inputs: 5, outputs: 3, rank: 1, seed: 7 },
 ];
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::kernels::amx::without as without_matrix_unit;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn without_matrix_unit<R>(run: impl FnOnce() -> R) -> R {
+    run()
+}
 
 #[test]
 fn large_problems_agree_with_the_reference() {
     LARGE.into_iter().for_each(check);
+    without_matrix_unit(|| LARGE.into_iter().for_each(check));
 }
 
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     for case in LARGE {
         let values = Drawn::new(case);
-        assert_threads_do_not_matter(&format!("{case:?}"), || values.results(case).concat());
+        let results = || values.results(case).concat();
+        assert_threads_do_not_matter(&format!("{case:?}"), results);
+        assert_threads_do_not_matter(&format!("{case:?}, registers"), || without_matrix_unit(results));
     }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn the_matrix_unit_is_taken_where_there_is_one() {
+    let takes = |Case { rows, inputs, outputs, .. }: Case| {
+        let [x, w] = [[rows, inputs], [inputs, outputs]].map(|shape| (vec![1.0; shape[0] * shape[1]], shape));
+        let [x, w] = [&x, &w].map(|(values, shape)| Matrix::row_major(values, *shape));
+        tiles::takes(&[(x, Right::plain(w))], [rows, outputs])
+    };
+    let there = crate::kernels::amx::available();
+    assert_eq!(LARGE.map(takes), [there, there, there, there, there, false, false]);
+    assert_eq!(without_matrix_unit(|| LARGE.map(takes)), [false; 7]);
+}
+
+/// A row with an infinite value, and a column with one.
+#[test]
+fn what_is_not_finite_stays_in_its_row_and_column() {
+    let case = LARGE[0];
+    let Case { rows, inputs, outputs, .. } = case;
+    let mut values = Drawn::new(case);
+    values.x[3 * inputs + 5] = f32::INFINITY;
+    values.w[7 * outputs + 2] = f32::NEG_INFINITY;
+    let weight = Weight { base: Values::F32(&values.w), inputs, outputs, low_rank: None };
+    let check = || {
+        let y = forward(&values.x, &weight, Some(&values.bias));
+        for (at, value) in y.iter().enumerate() {
+            let finite = at / outputs != 3 && at % outputs != 2;
+            assert_eq!(value.is_finite(), finite, "row {} of {rows}, column {}", at / outputs, at % outputs);
+        }
+    };
+    check();
+    without_matrix_unit(check);
 }
 
 /// Few rows and many, folded and not, and every width of a strip.

@@ -69,8 +69,8 @@ impl<M: Net> Peer for Trainer<M> {
 
     fn run(&mut self, _mode: Mode) -> Result<f64> {
         let mut loss = Ok(0.0);
-        // As `lowrank_burn::train` does: from a thread of the pool, where kernels need not be handed over.
-        let ms = timed(|| loss = rayon::join(|| self.step(), || ()).0);
+        // As `lowrank_burn::train` does.
+        let ms = timed(|| loss = lowrank::threads::awake(|| self.step()));
         let loss = loss?;
         anyhow::ensure!(loss.is_finite(), "the loss is {loss}");
         Ok(ms)

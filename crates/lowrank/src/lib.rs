@@ -21,6 +21,7 @@ pub mod random;
 pub mod suggest;
 pub mod svd;
 pub mod target;
+pub mod threads;
 pub mod weight_norm;
 
 pub use error::{Error, Result, Subject};

@@ -114,7 +114,7 @@ impl<'a> Trainer<'a> {
         let learning_rate = self.schedule.lr(self.step);
         self.device.seed(Random::new(self.seed, "dropout", self.step).bits());
         // On a thread of the pool: from any other, every kernel would first be handed over to it.
-        let (loss, mut grads) = rayon::join(|| self.gradients(), || ()).0?;
+        let (loss, mut grads) = lowrank::threads::awake(|| self.gradients())?;
         self.step += 1;
         if let Some(reason) = self.unusable(loss, &grads) {
             return self.skip(reason);

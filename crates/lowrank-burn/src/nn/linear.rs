@@ -1,14 +1,14 @@
 //! [`burn::nn::Linear`] with adapters on the fused operation.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::Fused;
-use super::adapted::{Adapted, by_sample, never};
+use super::adapted::{Adapted, Seen, by_sample};
 use super::conv::reduced;
 use super::dora::{self, Share};
 use super::observe;
-use crate::adapter::LowRank;
+use crate::adapter::{LoraAdapter, LowRank};
 use crate::ops::{linear, lora_linear};
 
 /// The configuration of a [`Linear`] layer: Burn's own.
@@ -59,7 +59,58 @@ pub(super) fn forward<const D: usize>(
     bias: Option<&Param<Tensor<1>>>,
 ) -> Tensor<D> {
     observe::linear(&x, weight);
-    by_sample(x, weight, bias, never, adapted)
+    let at_once = |x: &Tensor<D>, seen: &[Seen<'_, 2>], which: &[usize]| {
+        // Biases that differ, and what is trained on, go one adapter after the other.
+        let alike = bias.is_none_or(|bias| bias.reparameterization::<LoraAdapter>().is_none());
+        if alike && !x.is_tracked() { own_paths(x, seen, which) } else { None }
+    };
+    by_sample(x, weight, bias, at_once, adapted)
+}
+
+/// A mixed batch in one pass: the weight once, and beside it the factors of all adapters together, of which each sample
+/// keeps its own.
+///
+/// `y = x·W + (own ∘ x·Aᵀ)·Bᵀ + bias` with the `A` of all adapters stacked, their `B` side by side, and `own` the scale of an
+/// adapter or zero.
+fn own_paths<const D: usize>(x: &Tensor<D>, seen: &[Seen<'_, 2>], which: &[usize]) -> Option<Tensor<D>> {
+    let (weight, bias) = seen.first()?;
+    let paths: Vec<_> = seen.iter().map(|(weight, _)| plain_paths(x, weight)).collect::<Option<_>>()?;
+    let all: Vec<_> = paths.iter().flatten().collect();
+    let rank: usize = all.iter().map(|(path, _)| path.a.val().dims()[0]).sum();
+    let [inputs, outputs] = weight.base().dims();
+    if rank == 0 || rank * (inputs + outputs) > inputs * outputs {
+        return None;
+    }
+    let own: Vec<f32> = which
+        .iter()
+        .flat_map(|which| {
+            paths.iter().enumerate().flat_map(move |(at, paths)| {
+                paths.iter().flat_map(move |(path, multiplier)| {
+                    let scale = if at == *which { path.scale * multiplier } else { 0.0 };
+                    vec![scale; path.a.val().dims()[0]]
+                })
+            })
+        })
+        .collect();
+    let mut shape = [1; D];
+    (shape[0], shape[D - 1]) = (which.len(), rank);
+    let own = Tensor::<D>::from_data(TensorData::new(own, shape), &x.device()).cast(x.dtype());
+    let [a, b] = [0, 1].map(|side| {
+        let factors = all.iter().map(|(path, _)| if side == 0 { path.a.val() } else { path.b.val() });
+        Tensor::cat(factors.collect(), side).transpose()
+    });
+    let h = linear(x.clone(), a, None) * own;
+    Some(linear(x.clone(), weight.base(), bias.clone()) + linear(h, b, None))
+}
+
+/// What some samples of a mixed batch see beside the weight, where that is no more than paths of its type.
+fn plain_paths<'a, const D: usize>(x: &Tensor<D>, weight: &Adapted<'a, 2>) -> Option<Vec<(&'a LowRank, f32)>> {
+    if !weight.changes() {
+        return Some(Vec::new());
+    }
+    let paths = weight.low_rank()?;
+    let plain = |path: &LowRank| path.start.is_none() && !path.drops(x) && path.a.val().dtype() == x.dtype();
+    (!dora::any(&paths) && paths.iter().all(|(path, _)| plain(path))).then_some(paths)
 }
 
 fn adapted<const D: usize>(x: Tensor<D>, weight: &Adapted<'_, 2>, bias: Option<Tensor<1>>) -> Tensor<D> {

@@ -109,12 +109,16 @@ fn mixed(part: &Part) -> Table {
     let mut table = Table::new(&titles);
     for step in &part.steps {
         let of = |peer| {
-            let [mixed, single] = [Mode::Mixed, Mode::Single].map(|mode| managed(step, mode, peer));
-            [ms(mixed), ms(single), ratio(mixed.zip(single).map(|(mixed, single)| mixed / single))]
+            let [mixed, single] = [Mode::Mixed, Mode::Single].map(|mode| ms(managed(step, mode, peer)));
+            [mixed, single, ratio(mixed_over_single(step, peer))]
         };
         table.row([title(step)].into_iter().chain([lowrank::LORA, python::PEFT].into_iter().flat_map(of)));
     }
     table
+}
+
+fn mixed_over_single(step: &Step, peer: &str) -> Option<f64> {
+    Some(managed(step, Mode::Mixed, peer)? / managed(step, Mode::Single, peer)?)
 }
 
 /// The name of each form of a network that listens.
@@ -163,10 +167,13 @@ fn verdict(part: &Part) -> Verdict {
         |models: &[&'static str]| Summary::of(models.iter().filter_map(|model| Some((*model, worst(part, model)?))));
     let memory = part.steps.iter().filter_map(|step| Some((step.model.as_str(), memory_over_peft(step)?)));
     let streaming = part.streaming.iter().filter_map(|streaming| Some(("silero_vad", live_over_without(streaming)?)));
+    let mixed =
+        part.steps.iter().filter_map(|step| Some((step.model.as_str(), mixed_over_single(step, lowrank::LORA)?)));
     Verdict(vec![
         Bar::worst("step of the TCN, lowrank / fastest of PyTorch", 0.70, over(&MODELS[..1]).as_ref()),
         Bar::worst("step of the others, lowrank / fastest of PyTorch", 0.80, over(&MODELS[1..]).as_ref()),
         Bar::worst("peak memory, lowrank / peft", 0.60, Summary::of(memory).as_ref()),
+        Bar::worst("batch of 8 adapters / of one", 1.25, Summary::of(mixed).as_ref()),
         Bar::worst("streaming, live adapter / without", 1.05, Summary::of(streaming).as_ref()),
     ])
 }

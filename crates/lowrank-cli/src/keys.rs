@@ -232,7 +232,13 @@ pub const KEYS: &[Key] = &[
         "N",
         "Evaluations without a better accuracy on split valid before the run ends with the best parameters",
     ),
-    key(Section::Train, "checkpoint_every", Kind::Whole, "N", "Steps between checkpoints [default: an epoch]"),
+    key(
+        Section::Train,
+        "checkpoint_every",
+        Kind::Whole,
+        "N",
+        "Steps between checkpoints [default: an epoch; at most one a second]",
+    ),
     key(
         Section::Train,
         "max_skipped_steps",

@@ -72,7 +72,7 @@ pub struct TrainConfig {
     pub eval_every: Option<u64>,
     /// Evaluations without a better accuracy on `valid` before the run ends with the best parameters.
     pub early_stopping_patience: Option<u32>,
-    /// Steps between checkpoints; without it, one an epoch.
+    /// Steps between checkpoints; without it, one an epoch, but not more than one a second.
     pub checkpoint_every: Option<u64>,
     /// Steps in a row that may be skipped for a loss or gradient that is not finite.
     pub max_skipped_steps: u64,

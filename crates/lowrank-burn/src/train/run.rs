@@ -1,7 +1,7 @@
 //! A whole run: from a base and a manifest to an adapter, through interruptions.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::{Module, ParamId};
 use burn::tensor::Device;
@@ -164,6 +164,9 @@ pub fn run(run: &Run, observer: &mut dyn Observer) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Between checkpoints that nobody asked for: where an epoch is a step or two, safety would cost more than the training.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The result is safe; what was only needed to get there can go. A run may have been killed before it came to this.
 fn tidy(output: &Path) {
     let _ = Disk.remove(&output.join(CHECKPOINTS));
@@ -260,6 +263,8 @@ struct Session<'a> {
     trainer: Trainer<'a>,
     log: MetricsLog<'static>,
     began: Instant,
+    /// When the last checkpoint was written.
+    saved: Instant,
     /// Seconds before the last interruption.
     seconds_before: f64,
     digest: String,
@@ -303,6 +308,7 @@ impl<'a> Session<'a> {
             trainer,
             log,
             began,
+            saved: Instant::now(),
             seconds_before: 0.0,
             digest,
             stopping: EarlyStopping::new(patience),
@@ -348,7 +354,9 @@ impl<'a> Session<'a> {
             if due(self.run.config.eval_every) || step == self.trainer.total() {
                 self.validate(observer)?;
             }
-            if due(self.run.config.checkpoint_every) || step == self.trainer.total() || self.stopped_early {
+            let every = self.run.config.checkpoint_every;
+            let rested = every.is_some() || self.saved.elapsed() >= PAUSE;
+            if due(every) && rested || step == self.trainer.total() || self.stopped_early {
                 self.checkpoint(observer)?;
             }
         }
@@ -425,6 +433,7 @@ impl<'a> Session<'a> {
             frozen: trainer.trainable.read_frozen(&trainer.network),
         };
         checkpoint.save(&self.run.output.join(CHECKPOINTS))?;
+        self.saved = Instant::now();
         observer.event(&Event::Checkpointed { step: trainer.step });
         Ok(())
     }

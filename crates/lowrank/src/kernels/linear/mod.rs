@@ -5,10 +5,12 @@
 //!
 //! A task takes a strip of the weight, as wide as a block of registers and unpacked from half precision, and all or many of
 //! the rows of `x`; neither `x` nor `y` is transposed or copied. Where the processor has a matrix unit, large products are
-//! computed there, of both factors packed ([`tiles`]). Where there are many rows the adapter is folded into the strip, at `in·out·r` operations
-//! for all of them; where there are few, `h = x·Aᵀ` is computed first, and `s·h·Bᵀ` is added as more steps of the same
-//! sums. The gradients of the factors are sums over rows that are read once: `dB = s·dyᵀ·h` and, with `dh = s·dy·B`,
-//! `dA = dhᵀ·x`.
+//! computed there, with both factors packed. Where there are many rows the adapter is folded into the strip, at `in·out·r`
+//! operations for all of them; where there are few, `h = x·Aᵀ` is computed first, and `s·h·Bᵀ` is added as more steps of
+//! the same sums. The gradients of the factors are sums over rows that are read once: `dB = s·dyᵀ·h` and, with
+//! `dh = s·dy·B`, `dA = dhᵀ·x`.
+//!
+//! Scratch: a thread's strip, or some rows packed (at most 0.6 MB), and for the matrix unit at most 8 MB of the weight.
 //!
 //! Sums are split by the shape, never by threads: the same bits for any number of them.
 

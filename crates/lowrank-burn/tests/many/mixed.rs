@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn as stock;
 use burn::nn::conv::Conv1dConfig;
-use burn::tensor::{Device, Tensor};
-use lowrank::config::LoraConfig;
+use burn::tensor::{Device, Distribution, Tensor};
+use lowrank::config::{Bias, LoraConfig};
 use lowrank_burn::train::Trainable;
 use lowrank_burn::{Adapters, attach, nn};
 use proptest::prelude::*;
@@ -84,6 +84,48 @@ proptest! {
     }
 }
 
+/// Layers so wide that the factors of all adapters are less work than the weight.
+#[derive(Module, Debug)]
+struct Wide {
+    first: nn::Linear,
+    second: nn::Linear,
+}
+
+impl Wide {
+    fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        self.second.forward(self.first.forward(x).tanh().mean_dim(1).squeeze_dim::<2>(1))
+    }
+}
+
+#[test]
+fn wide_linear_layers_take_all_adapters_in_one_pass() {
+    let device = Device::flex();
+    let linear = |inputs, outputs| nn::Linear::new(&stock::LinearConfig::new(inputs, outputs), &device);
+    let net = Wide { first: linear(60, 50), second: linear(50, 70) };
+    let ranks = [("a", 2, 1.0), ("b", 5, 8.0), ("c", 3, 2.0)];
+    for bias in [Bias::None, Bias::LoraOnly] {
+        let (mut net, mut adapters) = (net.clone(), Adapters::default());
+        for (seed, (name, r, lora_alpha)) in (0..).zip(ranks) {
+            let targets: &[&str] = if name == "b" { &["first"] } else { &["first", "second"] };
+            let config = LoraConfig { r, lora_alpha, bias, ..config(targets) };
+            net = adapters.attach(net, name, &config, seed).unwrap();
+        }
+        let x = Tensor::random([6, 4, 60], Distribution::Normal(0.0, 1.0), &device);
+        for samples in [["a", "b", "c", BASE, "b", "a"], ["c", "c", "a", "a", "a", BASE]] {
+            let rows = samples.iter().enumerate().map(|(at, name)| {
+                adapters.set_active(if *name == BASE { &[] } else { std::slice::from_ref(name) }).unwrap();
+                net.forward(x.clone().narrow(0, at, 1))
+            });
+            let expected = Tensor::cat(rows.collect(), 0);
+            adapters.set_active(&["a"]).unwrap();
+            let found = adapters.mixed(&samples, || net.forward(x.clone())).unwrap();
+            let base = adapters.disabled(|| net.forward(x.clone()));
+            assert!(distance(&found, &expected) < 1e-5, "{samples:?}, {bias:?}");
+            assert!(distance(&found, &base) > 1e-2);
+        }
+    }
+}
+
 #[test]
 fn dropout_in_training_drops_and_leaves_the_samples_of_the_base_alone() {
     let device = Device::flex().autodiff();
@@ -100,9 +142,10 @@ fn dropout_drops_on(layer: &str, device: &Device) {
     let (net, adapters) = adapted(&[dropped], device);
     let samples = ["a", BASE, "a", BASE];
     let run = || adapters.mixed(&samples, || net.forward(ids(4, device))).unwrap();
-    let (first, second, base) = (run(), run(), adapters.disabled(|| net.forward(ids(4, device))));
+    let (first, base) = (run(), adapters.disabled(|| net.forward(ids(4, device))));
     let row = |y: &Tensor<2>, at| y.clone().narrow(0, at, 1);
-    assert!(distance(&row(&first, 0), &row(&second, 0)) > 1e-4, "{layer}");
+    // Two runs may drop the same values of so few.
+    assert!((0..10).any(|_| distance(&row(&first, 0), &row(&run(), 0)) > 1e-4), "{layer}");
     assert!(distance(&row(&first, 3), &row(&base, 3)) < 1e-6, "{layer}");
 }
 

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::{Scope, Yield};
 
-/// Runs `work` on a thread of rayon's pool, and keeps the others awake until it is done.
+/// Threads that are kept awake beside the one that works: the kernels cut most of their work into eight pieces.
+const MOST: usize = 7;
+
+/// Runs `work` on a thread of rayon's pool, and keeps up to seven others awake until it is done.
 ///
 /// They look for work over and over, and let any other process go first; a processor with nothing else to do is busy
 /// meanwhile, as with the threads of `PyTorch`.
@@ -15,7 +18,7 @@ pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let done = AtomicBool::new(false);
     rayon::scope(|scope| {
         let _done = Done(&done);
-        (1..rayon::current_num_threads()).for_each(|_| scope.spawn(|scope| look(scope, &done)));
+        (1..rayon::current_num_threads()).take(MOST).for_each(|_| scope.spawn(|scope| look(scope, &done)));
         work()
     })
 }

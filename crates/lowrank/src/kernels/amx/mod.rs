@@ -1,12 +1,13 @@
 //! The matrix unit of Intel's server processors (AMX), for products in single precision.
 //!
-//! It multiplies bfloat16 and adds up in `f32`, sixteen times as fast as the vector units do both in `f32`. A float is the sum
-//! of three bfloat16 to the last bit ([`pack`]), and of the nine products of the parts of two floats six
-//! are computed: those left out are together less than `2⁻²¹` of the product. A sum is as close to the exact one as that of
-//! the vector units, which round once a step, and the tests hold both to one bound. Two things differ: of values below
-//! `1e-33` the last bits are lost, and where a factor is infinite the result is NaN.
+//! It multiplies bfloat16 and adds up in `f32`, sixteen times as fast as a vector unit does both in `f32`. A float is the
+//! sum of three bfloat16 to the last bit ([`pack`]). Of the nine products of the parts of two floats six are computed:
+//! those left out are together less than `2⁻²¹` of the product. A sum is as close to the exact one as that of the vector
+//! units, which round once a step, and the tests hold both to one bound. Two things differ: of values below `1e-33` the
+//! last bits are lost, and where a factor is infinite the result is NaN.
 //!
-//! The unit needs Linux, which has to be asked for it; the rest of the machine's instructions are found by `pulp`.
+//! The system keeps the unit's state, and has to be asked for it: this is written for Linux. All other instructions are
+//! found by `pulp`.
 
 mod block;
 mod pack;

@@ -7,8 +7,6 @@ use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
-use super::TILE;
-
 /// Whether this machine has the unit, and the system has given it to this process.
 static AVAILABLE: LazyLock<bool> = LazyLock::new(|| detected() && permitted());
 
@@ -75,7 +73,6 @@ impl Unit {
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
         row_bytes[..8].fill(64);
         rows[..8].fill(16);
-        debug_assert_eq!(rows[0] as usize, TILE);
         let configuration = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
         // SAFETY: the unit is there, and the 64 bytes are a configuration of it.
         unsafe {

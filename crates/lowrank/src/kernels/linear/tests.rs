@@ -112,6 +112,11 @@ proptest! {
     fn every_kernel_agrees_with_the_reference(case in case()) {
         check(case);
     }
+
+    #[test]
+    fn every_kernel_of_registers_agrees_with_the_reference(case in case()) {
+        without_matrix_unit(|| check(case));
+    }
 }
 
 /// Several blocks of steps and of rows, and several tasks: the update folded and as a path of its own, and right factors

@@ -23,8 +23,8 @@ use super::few::chunks;
 use super::product::{TASKS, Term};
 use super::right::Right;
 
-/// Multiplications of a product that is worth the packing of both factors.
-const LEAST: usize = 1 << 21;
+/// Multiplications of a product that is worth the packing of both factors; tests take the unit for less.
+const LEAST: usize = 1 << if cfg!(test) { 15 } else { 21 };
 /// Rows of a task.
 const ROWS: usize = 4 * PANEL;
 /// Steps of the left factor that are packed at a time.

@@ -1,6 +1,6 @@
 //! How much memory reading, refusing, merging and unpacking take, counted in the allocator.
 
-#![allow(unsafe_code, reason = "counting allocations takes a global allocator, and that trait is unsafe")]
+#![expect(unsafe_code, reason = "counting allocations takes a global allocator, and that trait is unsafe")]
 
 mod fixture;
 

@@ -75,28 +75,25 @@ pub(super) fn forward<const D: usize>(
 fn own_paths<const D: usize>(x: &Tensor<D>, seen: &[Seen<'_, 2>], which: &[usize]) -> Option<Tensor<D>> {
     let (weight, bias) = seen.first()?;
     let paths: Vec<_> = seen.iter().map(|(weight, _)| plain_paths(x, weight)).collect::<Option<_>>()?;
-    let all: Vec<_> = paths.iter().flatten().collect();
-    let rank: usize = all.iter().map(|(path, _)| path.a.val().dims()[0]).sum();
-    let [inputs, outputs] = weight.base().dims();
+    let all: Vec<_> =
+        paths.iter().enumerate().flat_map(|(at, paths)| paths.iter().map(move |path| (at, path))).collect();
+    let ranks: Vec<_> = all.iter().map(|(_, (path, _))| path.a.val().dims()[0]).collect();
+    let (rank, [inputs, outputs]) = (ranks.iter().sum::<usize>(), weight.base().dims());
     if rank == 0 || rank * (inputs + outputs) > inputs * outputs {
         return None;
     }
-    let own: Vec<f32> = which
-        .iter()
-        .flat_map(|which| {
-            paths.iter().enumerate().flat_map(move |(at, paths)| {
-                paths.iter().flat_map(move |(path, multiplier)| {
-                    let scale = if at == *which { path.scale * multiplier } else { 0.0 };
-                    vec![scale; path.a.val().dims()[0]]
-                })
-            })
-        })
-        .collect();
+    let mut own = Vec::with_capacity(which.len() * rank);
+    for which in which {
+        for ((at, (path, multiplier)), rank) in all.iter().zip(&ranks) {
+            let scale = if at == which { path.scale * multiplier } else { 0.0 };
+            own.extend(std::iter::repeat_n(scale, *rank));
+        }
+    }
     let mut shape = [1; D];
     (shape[0], shape[D - 1]) = (which.len(), rank);
     let own = Tensor::<D>::from_data(TensorData::new(own, shape), &x.device()).cast(x.dtype());
     let [a, b] = [0, 1].map(|side| {
-        let factors = all.iter().map(|(path, _)| if side == 0 { path.a.val() } else { path.b.val() });
+        let factors = all.iter().map(|(_, (path, _))| if side == 0 { path.a.val() } else { path.b.val() });
         Tensor::cat(factors.collect(), side).transpose()
     });
     let h = linear(x.clone(), a, None) * own;

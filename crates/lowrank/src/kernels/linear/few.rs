@@ -3,8 +3,6 @@
 #![expect(unsafe_code, reason = "tasks write their own columns of one output")]
 #![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
 
-use std::ops::Range;
-
 use pulp::{Simd, WithSimd};
 
 use super::super::buffers::Buffers;
@@ -13,6 +11,7 @@ use super::super::lanes::{Lanes, arch};
 use super::super::reduce::sum;
 use super::super::scratch;
 use super::super::strips::{Place, Start, multiply_in_place, width};
+use super::chunks;
 use super::product::Task;
 
 /// Rows so few that packing the right factor would take longer than the product.
@@ -92,11 +91,6 @@ impl WithSimd for Few<'_, '_, '_> {
             }
         }
     }
-}
-
-/// A range in pieces of `len`.
-pub(super) fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(len).map(move |first| first..range.end.min(first + len))
 }
 
 impl Task<'_> {

@@ -23,6 +23,8 @@ mod tiles;
 
 pub use low_rank_gradients::low_rank_gradients;
 
+use std::ops::Range;
+
 use super::gemm::Matrix;
 use super::values::Values;
 use product::product;
@@ -142,6 +144,11 @@ fn with_update(
     let h = product(&[(left, Right::plain(first))], None, [left.rows, first.columns]);
     let h = Matrix::row_major(&h, [left.rows, first.columns]);
     product(&[(left, Right::plain(right)), (h, Right::plain(second))], bias, shape)
+}
+
+/// A range in pieces of `len`.
+fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(len).map(move |first| first..range.end.min(first + len))
 }
 
 /// `values` as rows of `width`.

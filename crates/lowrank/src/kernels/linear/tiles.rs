@@ -19,7 +19,7 @@ use super::super::lanes::{Lanes, arch};
 use super::super::scratch::{self, Buffer};
 use super::super::shared::Shared;
 use super::super::strips::{Start, width};
-use super::few::chunks;
+use super::chunks;
 use super::product::{TASKS, Term};
 use super::right::Right;
 

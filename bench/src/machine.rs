@@ -24,7 +24,8 @@ pub struct Machine {
 /// Gives every computing thread a processor of its own.
 ///
 /// Where the kernel leaves two of them on one, until it balances its load some milliseconds later, a short call takes twice
-/// as long: a toss of a coin that a median does not hide. The `PyTorch` process has `OMP_PROC_BIND` for the same.
+/// as long: a toss of a coin that a median does not hide. The `PyTorch` process has `OMP_PROC_BIND` for the same. The main
+/// thread is one of them, as in the command ([`lowrank::threads::take_part`]) and in `PyTorch`.
 pub fn pin_threads() -> anyhow::Result<()> {
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     let pin = move |index: usize| {
@@ -32,7 +33,8 @@ pub fn pin_threads() -> anyhow::Result<()> {
             core_affinity::set_for_current(*processor);
         }
     };
-    Ok(rayon::ThreadPoolBuilder::new().start_handler(pin).build_global()?)
+    pin(0);
+    Ok(rayon::ThreadPoolBuilder::new().use_current_thread().start_handler(pin).build_global()?)
 }
 
 impl Machine {

@@ -13,6 +13,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     lowrank::memory::keep_pages();
+    lowrank::threads::take_part();
     match args::Cli::try_parse() {
         Ok(cli) => commands::run(cli),
         Err(error) => commands::usage(&error),

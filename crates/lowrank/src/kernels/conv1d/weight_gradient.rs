@@ -11,6 +11,7 @@ use super::signals::Signals;
 use super::sums::{Rows, add_sums};
 use super::tiles::{CHANNELS, Tile, Tiles, blocks};
 use super::window::{Layout, Reading};
+use crate::threads::awake;
 
 /// The gradient `dW (out, in/groups, kernel)` of a dense weight, of `x (batch, in, length)` and `dy (batch, out, columns)`.
 ///
@@ -18,6 +19,10 @@ use super::window::{Layout, Reading};
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
 #[must_use]
 pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    awake(|| of_weight(problem, x, dy))
+}
+
+fn of_weight(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
     let reading = Reading::of(problem.geometry);
     let x = Signals::new(x, inputs, problem.batch, "x");

@@ -15,6 +15,7 @@ use super::super::scratch;
 use super::super::shared::Shared;
 use super::super::strips::{Place, Start, Strips, multiply_all, multiply_in_place, width};
 use super::{LowRank, rows_of};
+use crate::threads::awake;
 
 /// Rows at a time: those of `x` stay in the second-level cache while they are read twice.
 const ROWS: usize = 64;
@@ -48,7 +49,7 @@ pub fn low_rank_gradients(
         }
         of_part
     };
-    let partial: Vec<_> = parts(blocks, PARTS).map(of_part).collect();
+    let partial: Vec<_> = awake(|| parts(blocks, PARTS).map(of_part).collect());
     let [mut transposed, mut da] = sums.map(|len| vec![0.0; len]);
     for [of_db, of_da] in &partial {
         transposed.iter_mut().zip(of_db).for_each(|(sum, part)| *sum += low.scale * part);

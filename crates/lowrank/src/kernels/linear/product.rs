@@ -16,6 +16,7 @@ use super::super::shared::Shared;
 use super::super::strips::{Place, Start, multiply, width};
 use super::few;
 use super::right::Right;
+use crate::threads::awake;
 
 /// Tasks that are enough, and rows that are worth the packing of a strip.
 pub(super) const TASKS: usize = 8;
@@ -58,7 +59,7 @@ pub(super) fn product(terms: &[Term<'_>], bias: Option<&[f32]>, [rows, columns]:
         if tasks == 1 || rows * columns * depth < SMALL {
             (0..tasks).for_each(run);
         } else {
-            (0..tasks).into_par_iter().for_each(run);
+            awake(|| (0..tasks).into_par_iter().for_each(run));
         }
     };
     // SAFETY: the strips cover the columns, and the chunks the rows.

@@ -17,6 +17,7 @@ use super::weight_gradient::weight_gradient;
 use super::weights::LowRank;
 use super::window::Reading;
 use crate::geometry::PaddingMode;
+use crate::threads::awake;
 use factors::Factors;
 use pass::Pass;
 
@@ -28,6 +29,10 @@ use pass::Pass;
 /// [`Problem::output_length`] is an error.
 #[must_use]
 pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
+    awake(|| of_factors(problem, x, dy, low))
+}
+
+fn of_factors(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
     let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
     assert!(inputs.groups.is_multiple_of(low.blocks), "blocks of the factors divide the groups");
     let rank = low.rank / low.blocks;

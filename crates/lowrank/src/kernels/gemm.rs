@@ -73,18 +73,6 @@ impl<'a, T> Matrix<'a, T> {
 /// # Panics
 /// When the sizes do not agree.
 pub(crate) fn product<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T]) {
-    multiply(scale, left, right, out, false);
-}
-
-/// `out += scale * left @ right`; see [`product`].
-///
-/// # Panics
-/// When the sizes do not agree.
-pub(crate) fn add_product<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T]) {
-    multiply(scale, left, right, out, true);
-}
-
-fn multiply<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &mut [T], add: bool) {
     assert_eq!(left.columns, right.rows, "inner sizes of a product");
     assert_eq!(Some(out.len()), left.rows.checked_mul(right.columns), "size of a product");
     // Strides stay below the length of a slice, which fits `isize`.
@@ -100,14 +88,14 @@ fn multiply<T: Real>(scale: T, left: Matrix<'_, T>, right: Matrix<'_, T>, out: &
             out.as_mut_ptr(),
             1,
             step(right.columns),
-            add,
+            false,
             left.data.as_ptr(),
             step(left.column_stride),
             step(left.row_stride),
             right.data.as_ptr(),
             step(right.column_stride),
             step(right.row_stride),
-            T::from(if add { 1.0 } else { 0.0 }),
+            T::from(0.0),
             scale,
             false,
             false,
@@ -130,8 +118,6 @@ mod tests {
         assert_eq!(out, [10.0, 22.0, 28.0, 46.0]);
         product(1.0, Matrix::new(&left, [2, 3], [1, 2]), Matrix::new(&right, [3, 2], [1, 3]), &mut out);
         assert_eq!(out, [11.0, 16.0, 14.0, 20.0]);
-        add_product(-1.0, Matrix::new(&left, [2, 3], [1, 2]), Matrix::new(&right, [3, 2], [1, 3]), &mut out);
-        assert_eq!(out, [0.0; 4]);
     }
 
     #[test]

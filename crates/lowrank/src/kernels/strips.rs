@@ -66,21 +66,35 @@ pub(super) fn width() -> usize {
 pub(super) struct Start<'a> {
     /// What is there already.
     pub there: bool,
-    /// A value for each column, or none at all.
-    pub bias: &'a [f32],
+    /// A value for each column of each row, or none at all.
+    pub values: &'a [f32],
+    /// From the values of a row to those of the next: none, where all rows have the same.
+    pub row_stride: usize,
 }
 
 impl<'a> Start<'a> {
-    pub const ZERO: Self = Self { there: false, bias: &[] };
-    pub const THERE: Self = Self { there: true, bias: &[] };
+    pub const ZERO: Self = Self { there: false, values: &[], row_stride: 0 };
+    pub const THERE: Self = Self { there: true, ..Self::ZERO };
 
-    pub fn bias(bias: &'a [f32]) -> Self {
-        Self { there: false, bias }
+    /// A value for each column.
+    pub fn bias(values: &'a [f32]) -> Self {
+        Self { values, ..Self::ZERO }
     }
 
+    /// A matrix with rows at a stride.
+    pub fn matrix(values: &'a [f32], row_stride: usize) -> Self {
+        Self { values, row_stride, ..Self::ZERO }
+    }
+
+    /// Without the rows above.
+    pub fn below(self, row: usize) -> Self {
+        if self.values.is_empty() { self } else { Self { values: &self.values[row * self.row_stride..], ..self } }
+    }
+
+    /// Without the columns before.
     #[inline(always)]
-    fn columns(self, columns: Range<usize>) -> Self {
-        if self.bias.is_empty() { self } else { Self { bias: &self.bias[columns], ..self } }
+    fn beside(self, column: usize) -> Self {
+        if self.values.is_empty() { self } else { Self { values: &self.values[column..], ..self } }
     }
 }
 
@@ -196,7 +210,7 @@ pub(super) unsafe fn multiply_all<S: Simd>(
         let strip = right.strip(first);
         let place = Place { start: place.start + first, ..place };
         // SAFETY: a part of the places of the caller's.
-        unsafe { multiply(simd, left, strip, count, start.columns(first..first + count), place) };
+        unsafe { multiply(simd, left, strip, count, start.beside(first), place) };
     }
 }
 
@@ -239,7 +253,7 @@ pub(super) unsafe fn multiply_in_place<S: Simd>(
     let width = registers::<S>() * S::F32_LANES;
     for first in (0..right.columns).step_by(width) {
         let columns = first..right.columns.min(first + width);
-        let (count, start) = (columns.len(), start.columns(columns.clone()));
+        let (count, start) = (columns.len(), start.beside(first));
         let right = if count.is_multiple_of(S::F32_LANES) {
             (right.columns(columns).data, right.row_stride)
         } else {
@@ -341,10 +355,10 @@ impl Product<'_> {
                 let sum = if start.there {
                     // SAFETY: by the promise of who called `multiply`.
                     sum + Lanes::load(simd, unsafe { place.output.part(at + from, len) })
-                } else if start.bias.is_empty() {
+                } else if start.values.is_empty() {
                     sum
                 } else {
-                    sum + Lanes::load(simd, &start.bias[from..from + len])
+                    sum + Lanes::load(simd, &start.values[(row + m) * start.row_stride + from..][..len])
                 };
                 let sum = [sum.value()];
                 // SAFETY: by the promise of who called `multiply`.

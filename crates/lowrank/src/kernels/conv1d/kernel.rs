@@ -48,7 +48,11 @@ impl<'a> Kernel<'a> {
 
     /// What [`Kernel::block`] needs for so many rows and channels.
     pub fn memory(&self, [rows, channels]: [usize; 2]) -> usize {
-        if self.weight.in_place().is_some() { 0 } else { rows * channels * self.taps }
+        if self.weight.in_place().is_some() {
+            return 0;
+        }
+        let outputs = if self.transposed { channels } else { rows };
+        rows * channels * self.taps + self.weight.memory(outputs)
     }
 
     /// Some rows and channels of a group: where they stand, or in `memory`.
@@ -68,8 +72,9 @@ impl<'a> Kernel<'a> {
             (&values[(first * n + columns.start).min(values.len())..], n)
         } else {
             let width = columns.len();
-            self.weight.fold(n, first..first + outputs.len(), columns, memory);
-            (&*memory, width)
+            let (values, memory) = memory.split_at_mut(outputs.len() * width);
+            self.weight.fold(n, first..first + outputs.len(), columns, values, memory);
+            (&*values, width)
         };
         let strides = if self.transposed {
             Strides { row: taps, channel: output, tap: 1 }

@@ -52,7 +52,7 @@ impl WithSimd for Few<'_, '_, '_> {
         let Self { task, memory, strip } = self;
         let (width, (strip, memory)) = (strip / STEPS, memory.split_at_mut(strip));
         let zeros = vec![0.0; task.columns.len()];
-        let start = if task.start.bias.is_empty() { &zeros } else { task.start.bias };
+        let start = if task.start.values.is_empty() { &zeros } else { task.start.values };
         for row in task.rows.clone() {
             // SAFETY: the columns are written by their task alone.
             unsafe { task.place.output.write(task.place.start + row * task.place.row_stride, start) };

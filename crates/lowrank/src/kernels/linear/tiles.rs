@@ -22,6 +22,7 @@ use super::super::strips::{Start, width};
 use super::chunks;
 use super::product::{TASKS, Term};
 use super::right::Right;
+use crate::threads::awake;
 
 /// Multiplications of a product that is worth the packing of both factors; tests take the unit for less.
 const LEAST: usize = 1 << if cfg!(test) { 15 } else { 21 };
@@ -56,7 +57,7 @@ pub(super) fn product(terms: &[Term<'_>], bias: Option<&[f32]>, [rows, columns]:
         }
     };
     // SAFETY: the first term writes every row of every column.
-    unsafe { written(rows * columns, |y| write(&Shared::new(y))) }
+    unsafe { written(rows * columns, |y| awake(|| write(&Shared::new(y)))) }
 }
 
 /// A term, and where it goes.
@@ -118,10 +119,10 @@ impl Panels<'_> {
                 let (sum, y) = (Lanes::load(simd, &sums[from..from + S::F32_LANES]), &mut y[from..from + count]);
                 let sum = if start.there {
                     sum + Lanes::load(simd, y)
-                } else if start.bias.is_empty() {
+                } else if start.values.is_empty() {
                     sum
                 } else {
-                    sum + Lanes::load(simd, &start.bias[columns.start + from..][..count])
+                    sum + Lanes::load(simd, &start.values[columns.start + from..][..count])
                 };
                 sum.store(y);
             }

@@ -11,7 +11,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::lanes::arch;
+use super::across;
+use super::lanes::{Lanes, arch};
 
 /// Registers of columns in a full block.
 pub(super) const COLUMNS: usize = 3;
@@ -161,50 +162,87 @@ pub(super) fn dot<S: Simd, const P: usize, const Q: usize>(
     sums: &mut [[f32; Q]; P],
     a: Lines<'_>,
     b: Lines<'_>,
-    [segments, length]: [usize; 2],
+    size: [usize; 2],
 ) {
+    let lanes = along::<S, P, Q>(simd, a, b, size);
+    across::add_sums(simd, lanes.as_flattened(), sums.as_flattened_mut());
+}
+
+/// `lanes[p][q] += left(p) · right(q)`; the fewer of them stay in registers.
+#[inline(always)]
+fn add<S: Simd, const P: usize, const Q: usize>(
+    simd: S,
+    lanes: &mut [[S::f32s; Q]; P],
+    left: impl Fn(usize) -> S::f32s,
+    right: impl Fn(usize) -> S::f32s,
+) {
+    let mut of_right = [simd.splat_f32s(0.0); Q];
+    for q in 0..Q {
+        of_right[q] = right(q);
+    }
+    for p in 0..P {
+        let left = left(p);
+        for q in 0..Q {
+            lanes[p][q] = simd.mul_add_e_f32s(left, of_right[q], lanes[p][q]);
+        }
+    }
+}
+
+#[inline(always)]
+fn along<S: Simd, const P: usize, const Q: usize>(
+    simd: S,
+    a: Lines<'_>,
+    b: Lines<'_>,
+    [segments, length]: [usize; 2],
+) -> [[S::f32s; Q]; P] {
+    let mut lanes = [[simd.splat_f32s(0.0); Q]; P];
     if segments == 0 {
-        return;
+        return lanes;
     }
     let end = |rows: usize, lines: Lines<'_>| (rows - 1) * lines.stride + (segments - 1) * lines.step + length;
     assert!(end(P, a) <= a.data.len() && end(Q, b) <= b.data.len(), "a row of a dot product is too short");
     let whole = length / S::F32_LANES * S::F32_LANES;
-    let mut lanes = [[simd.splat_f32s(0.0); Q]; P];
     for segment in 0..segments {
         let (a_start, b_start) = (segment * a.step, segment * b.step);
         let mut at = 0;
         while at < whole {
             // SAFETY: the end of the last segment of the last row of both was checked to lie inside.
             unsafe {
-                let mut left = [simd.splat_f32s(0.0); P];
-                for p in 0..P {
-                    left[p] = a.register::<S>(a_start + p * a.stride + at);
-                }
-                for q in 0..Q {
-                    let right = b.register::<S>(b_start + q * b.stride + at);
-                    for p in 0..P {
-                        lanes[p][q] = simd.mul_add_e_f32s(left[p], right, lanes[p][q]);
-                    }
-                }
+                add(
+                    simd,
+                    &mut lanes,
+                    #[inline(always)]
+                    |p| a.register::<S>(a_start + p * a.stride + at),
+                    #[inline(always)]
+                    |q| b.register::<S>(b_start + q * b.stride + at),
+                );
             }
             at += S::F32_LANES;
         }
-        if whole < length {
-            let mut left = [simd.splat_f32s(0.0); P];
-            for p in 0..P {
-                left[p] = simd.partial_load_f32s(&a.data[a_start + p * a.stride + whole..][..length - whole]);
+        if whole < length && whole > 0 {
+            // The last whole register, without the lanes that have been added up.
+            let (at, counted) = (length - S::F32_LANES, whole + S::F32_LANES - length);
+            // SAFETY: as above.
+            unsafe {
+                add(
+                    simd,
+                    &mut lanes,
+                    #[inline(always)]
+                    |p| Lanes::new(simd, a.register::<S>(a_start + p * a.stride + at)).without(counted).value(),
+                    #[inline(always)]
+                    |q| b.register::<S>(b_start + q * b.stride + at),
+                );
             }
-            for q in 0..Q {
-                let right = simd.partial_load_f32s(&b.data[b_start + q * b.stride + whole..][..length - whole]);
-                for p in 0..P {
-                    lanes[p][q] = simd.mul_add_e_f32s(left[p], right, lanes[p][q]);
-                }
-            }
+        } else if whole < length {
+            add(
+                simd,
+                &mut lanes,
+                #[inline(always)]
+                |p| simd.partial_load_f32s(&a.data[a_start + p * a.stride..][..length]),
+                #[inline(always)]
+                |q| simd.partial_load_f32s(&b.data[b_start + q * b.stride..][..length]),
+            );
         }
     }
-    for p in 0..P {
-        for q in 0..Q {
-            sums[p][q] += simd.reduce_sum_f32s(lanes[p][q]);
-        }
-    }
+    lanes
 }

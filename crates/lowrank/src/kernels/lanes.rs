@@ -153,6 +153,14 @@ impl<S: Simd> Lanes<S> {
         Self::new(self.simd, self.simd.select_f32s(mask, self.value, self.constant(fill).value))
     }
 
+    /// Zero in the first `count` lanes.
+    #[inline(always)]
+    pub fn without(self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mask = self.simd.mask_between_m32s(0, count).mask();
+        Self::new(self.simd, self.simd.select_f32s(mask, self.constant(0.0).value, self.value))
+    }
+
     /// `2ⁿ` from the lowest nine bits of the register: `n + 127` is the exponent of a float.
     #[inline(always)]
     pub fn power_of_two(self) -> Self {

@@ -3,6 +3,7 @@
 //! [`mod@reference`] is plain loops in `f64`, written to be read. What is fast stands beside it, one kernel a file, and is
 //! tested against it; `unsafe` code exists in those files only.
 
+mod across;
 pub mod activation;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;

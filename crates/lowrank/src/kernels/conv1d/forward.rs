@@ -19,6 +19,7 @@ use super::tiles::{Tile, Tiles};
 use super::weights::Weight;
 use super::window::{Layout, Reading};
 use super::winograd::{Convolution, Place, Scheme};
+use crate::threads::awake;
 
 /// Convolves `x (batch, in, length)` into `y (batch, out, columns)`, adds a bias `(out)`, and applies an activation while
 /// the values are in registers.
@@ -40,7 +41,7 @@ pub fn forward(
     assert!(bias.is_none_or(|bias| bias.len() == outputs.groups * outputs.channels), "values of the bias");
     let epilogue = Epilogue { bias, activation };
     // SAFETY: tiles cover the columns of every row, and each writes all of its own.
-    unsafe { written(outputs.len(problem.batch), |y| convolve(problem, x, weight, epilogue, y)) }
+    unsafe { written(outputs.len(problem.batch), |y| awake(|| convolve(problem, x, weight, epilogue, y))) }
 }
 
 fn convolve(problem: &Problem<'_>, x: Signals<'_>, weight: &Weight<'_>, epilogue: Epilogue<'_>, y: &mut [f32]) {
@@ -48,7 +49,7 @@ fn convolve(problem: &Problem<'_>, x: Signals<'_>, weight: &Weight<'_>, epilogue
         return depthwise::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
     }
     if short::fits(problem) {
-        return short::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
+        return short::forward(problem, x, weight, epilogue, y);
     }
     in_tiles(problem, x, weight, epilogue, &Shared::new(y));
 }
@@ -74,13 +75,13 @@ pub(super) fn in_tiles(
         let y = Place { values: y, shape: outputs, places: x.places, stride: 1, offset: 0 };
         return Convolution { scheme, reading, x, batch, columns, kernel, epilogue, y }.run();
     }
-    let panels: Vec<_> =
-        (0..inputs.groups).map(|group| Panels::pack(&kernel, group, 0..inputs.channels, &all)).collect();
     let tiles = Tiles::new(outputs.length, problem.batch, &reading, inputs.channels, [48, 1536]);
-    (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
-        let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
+    (0..inputs.groups).into_par_iter().for_each(|group| {
+        let panels = &Panels::pack(&kernel, group, 0..inputs.channels, &all);
         let epilogue = epilogue.of_group(group, outputs.channels);
-        Task { x, reading: &reading, panels: &panels[group], group, epilogue, tile, y, outputs }.run();
+        (0..tiles.count()).into_par_iter().for_each(|tile| {
+            Task { x, reading: &reading, panels, group, epilogue, tile: tiles.get(tile), y, outputs }.run();
+        });
     });
 }
 

@@ -23,6 +23,7 @@ use super::weights::Weight;
 use super::window::{Layout, Reading};
 use super::winograd::{Convolution, Place, Scheme};
 use crate::geometry::{ConvGeometry, PaddingMode};
+use crate::threads::awake;
 
 /// The gradient `dx (batch, in, length)` of the input, of `dy (batch, out, columns)`.
 ///
@@ -30,10 +31,14 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
 #[must_use]
 pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
+    awake(|| of_input(problem, dy, weight))
+}
+
+fn of_input(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
     let inputs = problem.inputs();
     if short::fits(problem) {
         return fresh(problem, dy, weight, inputs, |dy, weight, dx| {
-            short::input_gradient(problem, dy, &weight.folded(problem.row()), dx);
+            short::input_gradient(problem, dy, weight, dx);
         });
     }
     let (before, after) = problem.geometry.padding(0);
@@ -84,8 +89,6 @@ fn fold_padding(geometry: &ConvGeometry, whole: &[f32], dx: &mut [f32]) {
 struct Phase {
     index: usize,
     taps: Vec<usize>,
-    /// By group.
-    panels: Vec<Panels>,
 }
 
 /// The gradient of inputs of which `before` positions are missing in front.
@@ -118,18 +121,20 @@ fn gradient(
             let epilogue = Epilogue::NONE;
             Convolution { scheme, reading, x: dy, batch, columns, kernel, epilogue, y }.run();
         } else {
-            let pack = |group| Panels::pack(&kernel, group, 0..outputs.channels, &taps);
-            phases.push(Phase { index, panels: (0..outputs.groups).map(pack).collect(), taps });
+            phases.push(Phase { index, taps });
         }
     }
     if phases.is_empty() {
         return;
     }
     let tiles = Tiles::new(to - from, problem.batch, &reading, outputs.channels, [48, 1536]);
-    (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
-        let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
-        let stride = axis.stride;
-        Task { dy, reading: &reading, phases: &phases, stride, group, tile, from, before, inputs, dx: &dx }.run();
+    (0..inputs.groups).into_par_iter().for_each(|group| {
+        let pack = |phase: &Phase| Panels::pack(&kernel, group, 0..outputs.channels, &phase.taps);
+        let panels: Vec<_> = phases.iter().map(pack).collect();
+        (0..tiles.count()).into_par_iter().for_each(|tile| {
+            let (phases, panels, stride, tile) = (&phases, &panels, axis.stride, tiles.get(tile));
+            Task { dy, reading: &reading, phases, panels, stride, group, tile, from, before, inputs, dx: &dx }.run();
+        });
     });
 }
 
@@ -137,6 +142,8 @@ struct Task<'a> {
     dy: Signals<'a>,
     reading: &'a Reading<'a>,
     phases: &'a [Phase],
+    /// Of every phase.
+    panels: &'a [Panels],
     stride: usize,
     group: usize,
     tile: Tile,
@@ -157,10 +164,10 @@ impl Task<'_> {
             let (window, sums) = memory.split_at_mut(window);
             let first = self.from + tile.first;
             self.dy.fill(window, (&layout, self.reading), first, [tile.sample, self.group, 0]);
-            for Phase { index, taps, panels } in self.phases {
+            for (Phase { index, taps }, panels) in self.phases.iter().zip(self.panels) {
                 let taps: Vec<usize> = taps.iter().map(|tap| layout.taps[*tap]).collect();
                 let source = Source { window, row_stride: layout.row_stride, taps: &taps };
-                let (panels, columns, epilogue) = (&panels[self.group], width, Epilogue::NONE);
+                let (columns, epilogue) = (width, Epilogue::NONE);
                 if direct {
                     let start = |row| self.inputs.start(tile.sample, self.group, row) + tile.first;
                     arch().dispatch(Product {

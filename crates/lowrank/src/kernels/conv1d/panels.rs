@@ -47,14 +47,22 @@ impl Panels {
             }
         }
         let fill = |(panel, first, from, depth, width): (&mut [f32], usize, usize, usize, usize)| {
+            if panel.is_empty() {
+                return;
+            }
             let rows = first..rows.min(first + width);
             scratch::with(kernel.memory([rows.len(), depth]), |memory| {
                 let (values, strides) = kernel.block(group, rows.clone(), from..from + depth, memory);
-                for row in 0..rows.len() {
-                    for channel in 0..depth {
-                        let source = &values[row * strides.row + channel * strides.channel..];
-                        for (index, tap) in taps.iter().enumerate() {
-                            panel[(index * depth + channel) * width + row] = source[tap * strides.tap];
+                for channel in 0..depth {
+                    let of_row = |row: usize| &values[row * strides.row + channel * strides.channel..];
+                    let panel = panel[channel * width..].chunks_mut(depth * width);
+                    match (width, rows.len()) {
+                        (8, 8) => side_by_side::<8>(std::array::from_fn(of_row), taps, strides.tap, panel),
+                        (4, 4) => side_by_side::<4>(std::array::from_fn(of_row), taps, strides.tap, panel),
+                        (_, count) => {
+                            for (tap, panel) in taps.iter().zip(panel) {
+                                (0..count).for_each(|row| panel[row] = of_row(row)[tap * strides.tap]);
+                            }
                         }
                     }
                 }
@@ -87,6 +95,26 @@ impl Panels {
         let padded = height_of(self.rows, self.height);
         let start = padded * from * self.taps + first * depth * self.taps;
         &self.data[start..][..height * depth * self.taps]
+    }
+}
+
+/// The taps of some rows, those of one tap side by side.
+fn side_by_side<'p, const N: usize>(
+    rows: [&[f32]; N],
+    taps: &[usize],
+    stride: usize,
+    panel: impl Iterator<Item = &'p mut [f32]>,
+) {
+    let end = taps.iter().fold(0, |end, tap| end.max(tap * stride + 1));
+    let mut rows = rows;
+    for row in &mut rows {
+        *row = &row[..end];
+    }
+    for (tap, panel) in taps.iter().zip(panel) {
+        let panel: &mut [f32; N] = (&mut panel[..N]).try_into().expect("the length");
+        for n in 0..N {
+            panel[n] = rows[n][tap * stride];
+        }
     }
 }
 

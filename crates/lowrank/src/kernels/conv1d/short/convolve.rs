@@ -7,36 +7,32 @@ use super::super::super::activation::Activation;
 use super::super::super::lanes::{Lanes, arch};
 use super::super::super::scratch;
 use super::super::Problem;
+use super::super::kernel::Kernel;
 use super::super::matrix::{Matrix, PANEL, Panels, add_product};
 use super::super::product::Epilogue;
 use super::super::signals::{Shape, Signals};
+use super::super::weights::Weight;
 use super::super::window::LANES;
-use super::{Link, links, packed, samples};
+use super::{Link, links, samples, tap_by_tap};
 
-/// See `conv1d::forward`; of the folded weight.
+/// See `conv1d::forward`.
 pub(in super::super) fn forward(
     problem: &Problem<'_>,
     x: Signals<'_>,
-    weight: &[f32],
+    weight: &Weight<'_>,
     epilogue: Epilogue<'_>,
     y: &mut [f32],
 ) {
-    let (outputs, taps, n) = (problem.outputs(), problem.taps(), problem.row());
-    let matrices = [outputs.groups * taps, x.rows.channels, outputs.channels];
-    let rows = packed(matrices, |matrix, input, output| {
-        weight[(matrix / taps * outputs.channels + output) * n + input * taps + matrix % taps]
-    });
+    let (outputs, taps) = (problem.outputs(), problem.taps());
+    let rows = tap_by_tap(&Kernel::forward(weight, problem), outputs.groups, taps);
     let samples = samples(problem.batch);
     convolve(x, &rows, (&links(problem), taps), samples, outputs, epilogue, y);
 }
 
-/// See `conv1d::input_gradient`; of the folded weight.
-pub(in super::super) fn input_gradient(problem: &Problem<'_>, dy: Signals<'_>, weight: &[f32], dx: &mut [f32]) {
-    let (inputs, taps, n) = (problem.inputs(), problem.taps(), problem.row());
-    let matrices = [inputs.groups * taps, dy.rows.channels, inputs.channels];
-    let rows = packed(matrices, |matrix, output, input| {
-        weight[(matrix / taps * dy.rows.channels + output) * n + input * taps + matrix % taps]
-    });
+/// See `conv1d::input_gradient`.
+pub(in super::super) fn input_gradient(problem: &Problem<'_>, dy: Signals<'_>, weight: &Weight<'_>, dx: &mut [f32]) {
+    let (inputs, taps) = (problem.inputs(), problem.taps());
+    let rows = tap_by_tap(&Kernel::back(weight, problem), inputs.groups, taps);
     let back = |link: Link| Link { output: link.input, input: link.output, ..link };
     let back: Vec<_> = links(problem).into_iter().map(back).collect();
     convolve(dy, &rows, (&back, taps), samples(problem.batch), inputs, Epilogue::NONE, dx);

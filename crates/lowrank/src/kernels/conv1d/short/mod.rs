@@ -14,7 +14,9 @@ pub(super) use weight_gradient::weight_gradient;
 
 use rayon::prelude::*;
 
+use super::super::scratch;
 use super::Problem;
+use super::kernel::Kernel;
 use super::matrix::PANEL;
 use super::tiles::TASKS;
 use super::window::LANES;
@@ -56,6 +58,28 @@ fn links(problem: &Problem<'_>) -> Vec<Link> {
         })
     };
     (0..problem.columns()).flat_map(of_output).collect()
+}
+
+/// For each group and tap, a row for each channel of the kernel, with what goes to its rows side by side, filled up to whole
+/// registers.
+fn tap_by_tap(kernel: &Kernel<'_>, groups: usize, taps: usize) -> Vec<f32> {
+    let [rows, channels] = kernel.size;
+    let width = rows.next_multiple_of(LANES);
+    let mut matrices = vec![0.0; groups * taps * channels * width];
+    matrices.par_chunks_exact_mut(taps * channels * width).enumerate().for_each(|(group, matrices)| {
+        for first in (0..rows).step_by(LANES) {
+            let block = first..rows.min(first + LANES);
+            scratch::with(kernel.memory([block.len(), channels]), |memory| {
+                let (values, strides) = kernel.block(group, block.clone(), 0..channels, memory);
+                for (index, row) in matrices.chunks_exact_mut(width).enumerate() {
+                    let values = &values[index % channels * strides.channel + index / channels * strides.tap..];
+                    let values = values.iter().step_by(strides.row);
+                    row[block.clone()].iter_mut().zip(values).for_each(|(to, value)| *to = *value);
+                }
+            });
+        }
+    });
+    matrices
 }
 
 /// Matrices `(steps, width)` with rows filled up to whole registers, from `value(matrix, step, column)`.

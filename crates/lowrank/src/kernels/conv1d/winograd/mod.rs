@@ -59,16 +59,17 @@ impl Convolution<'_> {
 
     fn by<M: Minimal<R, E>, const R: usize, const E: usize>(&self) {
         let ([rows, channels], groups) = (self.kernel.size, self.x.rows.groups);
-        let filters: Vec<_> = (0..groups).map(|group| Filters::new(self.scheme, &self.kernel, group)).collect();
         let tiles = Tiles::new(self.scheme, self.columns.1, self.batch, channels);
-        (0..tiles.count() * groups).into_par_iter().for_each(|index| {
-            let (tile, group) = (tiles.get(index / groups), index % groups);
-            let filters = &filters[group];
+        (0..groups).into_par_iter().for_each(|group| {
+            let filters = &Filters::new(self.scheme, &self.kernel, group);
             let epilogue = self.epilogue.of_group(group, rows);
-            let sizes = Sizes::new(self.scheme, channels, tile, filters.height);
-            let minimal = PhantomData::<M>;
-            scratch::with(sizes.len(), |memory| {
-                arch().dispatch(Task { minimal, convolution: self, filters, epilogue, group, tile, sizes, memory });
+            (0..tiles.count()).into_par_iter().for_each(|tile| {
+                let tile = tiles.get(tile);
+                let sizes = Sizes::new(self.scheme, channels, tile, filters.height);
+                let minimal = PhantomData::<M>;
+                scratch::with(sizes.len(), |memory| {
+                    arch().dispatch(Task { minimal, convolution: self, filters, epilogue, group, tile, sizes, memory });
+                });
             });
         });
     }

@@ -85,6 +85,9 @@ fn fold_padding(geometry: &ConvGeometry, whole: &[f32], dx: &mut [f32]) {
     }
 }
 
+/// Values of a weight that is folded as a whole, for all phases: it stays in the second-level cache.
+const FOLDED_ONCE: usize = 1 << 17;
+
 /// The taps of one phase of the stride.
 struct Phase {
     index: usize,
@@ -108,6 +111,14 @@ fn gradient(
     }
     let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);
+    // Every phase would fold all taps for its own.
+    let folded;
+    let weight = if axis.stride > 1 && weight.base.len() <= FOLDED_ONCE {
+        folded = weight.folded(problem.row());
+        &Weight::plain(&folded)
+    } else {
+        weight
+    };
     let kernel = Kernel::back(weight, problem);
     let dx = Shared::new(dx);
     let mut phases = Vec::new();

@@ -12,7 +12,8 @@ pub(super) struct Kernel<'a> {
     weight: &'a Weight<'a>,
     /// Rows and channels of a group.
     pub size: [usize; 2],
-    taps: usize,
+    /// At least one.
+    pub taps: usize,
     /// Whether rows are inputs and channels are outputs.
     transposed: bool,
 }

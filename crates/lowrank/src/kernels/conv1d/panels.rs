@@ -34,44 +34,23 @@ impl Panels {
         let depth = (STEPS / taps.len().max(1)).clamp(8, CHANNELS).min(channels.max(1));
         let padded = height_of(rows, height);
         let mut data = Buffer::new(padded * channels * taps.len());
-        let blocks = rows.div_ceil(height);
         let mut rest = &mut *data;
         let mut jobs = Vec::new();
         for from in (0..channels).step_by(depth) {
-            let depth = depth.min(channels - from);
-            for block in 0..blocks {
-                let width = last_height(rows - block * height, height);
-                let (panel, after) = rest.split_at_mut(width * depth * taps.len());
+            let channels = first_channel + from..first_channel + channels.min(from + depth);
+            for first in (0..rows).step_by(height) {
+                let width = last_height(rows - first, height);
+                let (panel, after) = rest.split_at_mut(width * channels.len() * taps.len());
                 rest = after;
-                jobs.push((panel, block * height, first_channel + from, depth, width));
+                jobs.push(Job { panel, rows: first..rows.min(first + width), channels: channels.clone(), width });
             }
         }
-        let fill = |(panel, first, from, depth, width): (&mut [f32], usize, usize, usize, usize)| {
-            if panel.is_empty() {
-                return;
-            }
-            let rows = first..rows.min(first + width);
-            scratch::with(kernel.memory([rows.len(), depth]), |memory| {
-                let (values, strides) = kernel.block(group, rows.clone(), from..from + depth, memory);
-                for channel in 0..depth {
-                    let of_row = |row: usize| &values[row * strides.row + channel * strides.channel..];
-                    let panel = panel[channel * width..].chunks_mut(depth * width);
-                    match (width, rows.len()) {
-                        (8, 8) => side_by_side::<8>(std::array::from_fn(of_row), taps, strides.tap, panel),
-                        (4, 4) => side_by_side::<4>(std::array::from_fn(of_row), taps, strides.tap, panel),
-                        (_, count) => {
-                            for (tap, panel) in taps.iter().zip(panel) {
-                                (0..count).for_each(|row| panel[row] = of_row(row)[tap * strides.tap]);
-                            }
-                        }
-                    }
-                }
-            });
-        };
-        if jobs.len() * STEPS * height < 1 << 15 {
-            jobs.into_iter().for_each(fill);
+        if taps.is_empty() {
+            // Nothing to fill.
+        } else if jobs.len() * STEPS * height < 1 << 15 {
+            jobs.into_iter().for_each(|job| job.fill(kernel, group, taps));
         } else {
-            jobs.into_par_iter().for_each(fill);
+            jobs.into_par_iter().for_each(|job| job.fill(kernel, group, taps));
         }
         Self { data, rows, height, channels, depth, taps: taps.len() }
     }
@@ -95,6 +74,42 @@ impl Panels {
         let padded = height_of(self.rows, self.height);
         let start = padded * from * self.taps + first * depth * self.taps;
         &self.data[start..][..height * depth * self.taps]
+    }
+}
+
+/// One panel.
+struct Job<'p> {
+    panel: &'p mut [f32],
+    rows: Range<usize>,
+    channels: Range<usize>,
+    /// Rows there is room for.
+    width: usize,
+}
+
+impl Job<'_> {
+    /// Some channels at a time: what is unpacked or folded of them stays in the first-level cache.
+    fn fill(self, kernel: &Kernel<'_>, group: usize, taps: &[usize]) {
+        let few = (STEPS / kernel.taps).clamp(1, self.channels.len());
+        scratch::with(kernel.memory([self.rows.len(), few]), |memory| {
+            let steps = self.channels.len() * self.width;
+            for (index, first) in self.channels.clone().step_by(few).enumerate() {
+                let channels = first..self.channels.end.min(first + few);
+                let (values, strides) = kernel.block(group, self.rows.clone(), channels.clone(), memory);
+                for channel in 0..channels.len() {
+                    let row = |row: usize| &values[row * strides.row + channel * strides.channel..];
+                    let panel = self.panel[(index * few + channel) * self.width..].chunks_mut(steps);
+                    match (self.width, self.rows.len()) {
+                        (8, 8) => side_by_side::<8>(std::array::from_fn(row), taps, strides.tap, panel),
+                        (4, 4) => side_by_side::<4>(std::array::from_fn(row), taps, strides.tap, panel),
+                        (_, rows) => {
+                            for (tap, panel) in taps.iter().zip(panel) {
+                                (0..rows).for_each(|at| panel[at] = row(at)[tap * strides.tap]);
+                            }
+                        }
+                    }
+                }
+            }
+        });
     }
 }
 

@@ -26,6 +26,9 @@
 //! let _gradients = net.encoder.forward(Tensor::zeros([1, 6, 128], &device)).sum().backward();
 //! # Ok::<(), lowrank::Error>(())
 //! ```
+//!
+//! A program's `main` begins as the command's does: [`lowrank::memory::keep_pages`] keeps freed memory for the next step, and
+//! [`lowrank::threads::take_part`] makes the main thread one of those that compute, so that nothing is handed over.
 
 pub mod adapter;
 pub mod attach;

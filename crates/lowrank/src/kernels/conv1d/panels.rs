@@ -23,6 +23,8 @@ pub(super) struct Panels {
 
 /// Steps of a block of channels: the rows of the window that it reads stay in the first-level cache.
 const STEPS: usize = 256;
+/// Values that one thread packs.
+const SMALL: usize = 1 << 14;
 /// Channels of a block at most.
 pub(super) const CHANNELS: usize = 64;
 
@@ -45,13 +47,10 @@ impl Panels {
                 jobs.push(Job { panel, rows: first..rows.min(first + width), channels: channels.clone(), width });
             }
         }
-        if taps.is_empty() {
-            // Nothing to fill.
-        } else if jobs.len() * STEPS * height < 1 << 15 {
-            jobs.into_iter().for_each(|job| job.fill(kernel, group, taps));
-        } else {
-            jobs.into_par_iter().for_each(|job| job.fill(kernel, group, taps));
-        }
+        // For few, another thread is not worth waking.
+        let least = (SMALL / (STEPS * height)).max(1);
+        jobs.retain(|job| !job.panel.is_empty());
+        jobs.into_par_iter().with_min_len(least).for_each(|job| job.fill(kernel, group, taps));
         Self { data, rows, height, channels, depth, taps: taps.len() }
     }
 

@@ -11,6 +11,11 @@ use crate::geometry::{ConvGeometry, PaddingMode};
 /// Values of the widest register.
 pub(super) const LANES: usize = 16;
 
+/// Runs of a window from which on they are filled from one copy of a signal.
+const RUNS: usize = 2;
+/// Positions of that copy.
+const LINE: usize = 1024;
+
 /// Column `t` of the signals reads, for tap `j`, position `stride · t + taps[j]`.
 #[derive(Debug, Clone)]
 pub(super) struct Reading<'a> {
@@ -90,6 +95,29 @@ impl Layout {
         Self { runs, taps, sample_stride, run_stride, row_stride, columns, samples }
     }
 
+    /// The positions from the first to the last of a signal that column 0 and those of the tile read, where there are so many
+    /// runs that one copy of all is less work than to find the ends of each, and they fit.
+    fn line(&self, stride: usize) -> Option<Range<isize>> {
+        let start = self.runs.iter().map(|run| run.start).min()?;
+        let last = |run: &Run| run.start + ((self.columns + run.extra - 1) * stride).cast_signed();
+        let line = start..self.runs.iter().map(last).max()? + 1;
+        (self.runs.len() > RUNS && line.len() <= LINE).then_some(line)
+    }
+
+    /// Where a run of a signal stands in a window; what is between it and the next becomes zero.
+    fn place<'w>(&self, window: &'w mut [f32], run: usize, sample: usize) -> &'w mut [f32] {
+        let last = [run + 1 == self.runs.len(), sample + 1 == self.samples];
+        let start = run * self.run_stride + sample * self.sample_stride;
+        let end = match last {
+            [true, true] => window.len(),
+            [false, true] => (run + 1) * self.run_stride,
+            _ => start + self.sample_stride,
+        };
+        let (place, rest) = window[start..end].split_at_mut(self.columns + self.runs[run].extra);
+        rest.fill(0.0);
+        place
+    }
+
     /// Columns from the first of the first signal to the last of the last.
     pub fn width(&self) -> usize {
         (self.samples - 1) * self.sample_stride + self.columns
@@ -134,18 +162,25 @@ pub(super) fn fill<'a>(
     first: isize,
     channel: impl Fn(usize) -> &'a [f32],
 ) {
-    let stride = reading.stride.cast_signed();
-    for (run, place) in layout.runs.iter().zip(window.chunks_exact_mut(layout.run_stride)) {
-        let width = layout.columns + run.extra;
+    let start = first * reading.stride.cast_signed();
+    if let Some(line) = layout.line(reading.stride) {
+        let mut memory = [0.0; LINE];
+        let side_by_side = Reading { stride: 1, taps: Vec::new(), outside: reading.outside };
         for sample in 0..layout.samples {
-            let part = &mut place[sample * layout.sample_stride..][..layout.sample_stride];
-            let (read, rest) = part.split_at_mut(width);
-            copy(read, channel(sample), run.start + first * stride, reading);
-            rest.fill(0.0);
+            let values = &mut memory[..line.len()];
+            copy(values, channel(sample), start + line.start, &side_by_side);
+            for (index, run) in layout.runs.iter().enumerate() {
+                let from = &values[(run.start - line.start).cast_unsigned()..];
+                gather(layout.place(window, index, sample), from, reading.stride);
+            }
         }
-        place[layout.samples * layout.sample_stride..].fill(0.0);
+        return;
     }
-    window[layout.runs.len() * layout.run_stride..].fill(0.0);
+    for (index, run) in layout.runs.iter().enumerate() {
+        for sample in 0..layout.samples {
+            copy(layout.place(window, index, sample), channel(sample), start + run.start, reading);
+        }
+    }
 }
 
 /// `to[u] = signal[start + u · stride]`.

@@ -12,6 +12,7 @@ use super::depthwise;
 use super::direct::Direct;
 use super::kernel::Kernel;
 use super::panels::Panels;
+use super::patches;
 use super::product::{Epilogue, Matrix, Product, Source};
 use super::short;
 use super::signals::{Shape, Signals};
@@ -51,12 +52,15 @@ fn convolve(problem: &Problem<'_>, x: Signals<'_>, weight: &Weight<'_>, epilogue
     if short::fits(problem) {
         return short::forward(problem, x, weight, epilogue, y);
     }
+    if patches::fits_forward(problem) {
+        return patches::forward(problem, x, &weight.folded(problem.row()), epilogue, y);
+    }
     in_tiles(problem, x, weight, epilogue, &Shared::new(y));
 }
 
 /// Whether the outputs are computed tile by tile.
 pub(super) fn has_tiles(problem: &Problem<'_>) -> bool {
-    !depthwise::fits(problem) && !short::fits(problem)
+    !depthwise::fits(problem) && !short::fits(problem) && !patches::fits_forward(problem)
 }
 
 /// See [`forward`]; signals in the places that they have in `x`.

@@ -1,8 +1,11 @@
 //! Every kernel against the `f64` reference, on random geometries.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::*;
 use crate::geometry::{Axis, Padding, PaddingMode};
@@ -36,6 +39,11 @@ fn case() -> impl Strategy<Value = Case> {
             (1_usize..=2, 1_usize..5, 8_usize..20),
             (10_usize..70, (3_usize..40, Just(1)), (0_usize..30, 0_usize..30)),
             (batch(), 50_usize..300),
+        ),
+        1 => cases(
+            (Just(1), 1_usize..5, 8_usize..40),
+            ((3_usize..6).prop_map(|registers| 16 * registers), (12_usize..40, Just(1)), (0_usize..30, 0_usize..30)),
+            (batch(), 80_usize..300),
         ),
         1 => cases((1_usize..=2, 16_usize..20, 16_usize..20), (1_usize..6, steps(), padding()), (16_usize..40, 1_usize..9)),
         2 => cases(
@@ -179,27 +187,33 @@ fn check(case: &Case) {
     }
 }
 
+/// Threads for which [`winograd::Scheme::pays`] answers so.
+fn threads(forced: Option<bool>) -> ThreadPool {
+    let start = move |_| winograd::FORCED.set(forced);
+    ThreadPoolBuilder::new().num_threads(2).start_handler(start).build().unwrap()
+}
+
+static DIRECT: LazyLock<ThreadPool> = LazyLock::new(|| threads(Some(false)));
+static FILTERED: LazyLock<ThreadPool> = LazyLock::new(|| threads(Some(true)));
+
 proptest! {
     #![proptest_config(Config { cases: 20_000, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn every_kernel_agrees_with_the_reference(case in case()) {
-        winograd::FORCED.set(Some(false));
-        check(&case);
+        DIRECT.install(|| check(&case));
     }
 
     #[test]
     fn filtered_convolutions_agree_with_the_reference(case in case()) {
-        winograd::FORCED.set(Some(true));
-        check(&case);
+        FILTERED.install(|| check(&case));
     }
 }
 
 #[test]
 fn random_cases_take_every_way() {
     let mut runner = TestRunner::deterministic();
-    let mut taken = [0; 6];
-    winograd::FORCED.set(Some(true));
+    let mut taken = [0; 7];
     for _ in 0..2000 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
@@ -209,8 +223,10 @@ fn random_cases_take_every_way() {
             let special = [depthwise::fits(&problem), short::fits(&problem), patches::fits(&problem)];
             let plain = !special.contains(&true);
             let in_place = plain && low_rank_gradients::in_place(&problem);
-            let ways =
-                [special[0], special[1], special[2], plain && filtered, in_place, plain && !filtered && !in_place];
+            let [depthwise, short, patches] = special;
+            let product = patches::fits_forward(&problem);
+            let other = plain && !filtered && !in_place;
+            let ways = [depthwise, short, patches, product, plain && filtered, in_place, other];
             taken.iter_mut().zip(ways).for_each(|(taken, fits)| *taken += usize::from(fits));
         }
     }
@@ -240,6 +256,7 @@ fn large() -> Vec<Case> {
         one([10, 30, 10], Axis { dilation: 5, ..Axis::new(23) }, 1, 5000),
         one([9, 9, 9], Axis { stride: 3, dilation: 4, padding: Padding::Explicit(7, 9), ..Axis::new(19) }, 3, 2500),
         one([1, 70, 1], Axis { stride: 40, ..Axis::new(48) }, 3, 9000),
+        one([2, 66, 1], Axis { stride: 20, padding: Padding::Explicit(9, 0), ..Axis::new(80) }, 70, 110),
         one([3, 20, 1], Axis { stride: 16, padding: Padding::Explicit(9, 20), ..Axis::new(45) }, 40, 100),
         Case {
             blocks: 2,
@@ -254,10 +271,9 @@ fn large() -> Vec<Case> {
 
 #[test]
 fn large_problems_agree_with_the_reference() {
-    for forced in [None, Some(false), Some(true)] {
-        winograd::FORCED.set(forced);
-        large().iter().for_each(check);
-    }
+    large().iter().for_each(check);
+    DIRECT.install(|| large().iter().for_each(check));
+    FILTERED.install(|| large().iter().for_each(check));
 }
 
 #[test]

@@ -3,13 +3,16 @@
 //!
 //! What a column reads, `in/groups · kernel` values, is a row of a matrix here, each channel's taps filled up to whole
 //! registers. Then the lanes of a register are neighbouring taps, where [`super::product`] would have few rows to fill its
-//! block with, and a pass for each phase of the stride. Every gradient is a matrix product with that matrix:
+//! block with, and a pass for each phase of the stride. Every gradient is a matrix product with that matrix, and so is the
+//! output under long kernels, `Y = W·Xᵀ`:
 //! `dW = dy·X`, `dX = dyᵀ·W` (added up where patches overlap), `h = X·Aᵀ`, `dh = Bᵀ·dy`, `dA = dh·X` and `dB = dy·h`.
 
+mod forward;
 mod input_gradient;
 mod low_rank_gradients;
 mod weight_gradient;
 
+pub(super) use forward::{fits_forward, forward};
 pub(super) use input_gradient::input_gradient;
 pub(super) use low_rank_gradients::low_rank_gradients;
 pub(super) use weight_gradient::weight_gradient;

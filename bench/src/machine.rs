@@ -25,7 +25,8 @@ pub struct Machine {
 ///
 /// Where the kernel leaves two of them on one, until it balances its load some milliseconds later, a short call takes twice
 /// as long: a toss of a coin that a median does not hide. The `PyTorch` process has `OMP_PROC_BIND` for the same. The main
-/// thread is one of them, as in the command ([`lowrank::threads::take_part`]) and in `PyTorch`.
+/// thread is one of them, as in the command ([`lowrank::threads::take_part`]) and in `PyTorch`. It has the processor that is
+/// left and is not bound to it: the processes it starts would be bound to the same one.
 pub fn pin_threads() -> anyhow::Result<()> {
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     let pin = move |index: usize| {
@@ -33,7 +34,6 @@ pub fn pin_threads() -> anyhow::Result<()> {
             core_affinity::set_for_current(*processor);
         }
     };
-    pin(0);
     Ok(rayon::ThreadPoolBuilder::new().use_current_thread().start_handler(pin).build_global()?)
 }
 

@@ -10,7 +10,7 @@ use crate::peer::python::{self, Built, PythonPeer, Server, Shared};
 use crate::peer::{Inputs, Mode, Peer, Problem, lowrank, stock};
 use crate::record::{Layer, Part};
 use crate::roofline::Gauge;
-use crate::{rounds, versions};
+use crate::{machine, rounds, versions};
 
 /// The rank that all peers are measured at.
 pub const RANK: usize = 8;
@@ -53,6 +53,7 @@ pub enum Extent {
 pub fn measure(plan: &Plan) -> Result<Part> {
     let server = Server::start(plan.threads)?;
     let versions = versions::all(&mut server.borrow_mut())?;
+    machine::pin_main();
     let mut bench = Bench { plan, gauge: Gauge::new(), server, measured: 0 };
     let mut layers = Vec::new();
     for geometry in &plan.geometries {

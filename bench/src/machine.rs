@@ -21,12 +21,11 @@ pub struct Machine {
     pub kernel: String,
 }
 
-/// Gives every computing thread a processor of its own.
+/// Gives every computing thread but the main one, which is one of them as in the command ([`lowrank::threads::take_part`]),
+/// a processor of its own.
 ///
 /// Where the kernel leaves two of them on one, until it balances its load some milliseconds later, a short call takes twice
-/// as long: a toss of a coin that a median does not hide. The `PyTorch` process has `OMP_PROC_BIND` for the same. The main
-/// thread is one of them, as in the command ([`lowrank::threads::take_part`]) and in `PyTorch`. It has the processor that is
-/// left and is not bound to it: the processes it starts would be bound to the same one.
+/// as long: a toss of a coin that a median does not hide. The `PyTorch` process has `OMP_PROC_BIND` for the same.
 pub fn pin_threads() -> anyhow::Result<()> {
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     let pin = move |index: usize| {
@@ -35,6 +34,13 @@ pub fn pin_threads() -> anyhow::Result<()> {
         }
     };
     Ok(rayon::ThreadPoolBuilder::new().use_current_thread().start_handler(pin).build_global()?)
+}
+
+/// Gives the main thread the processor that is left. What it starts afterwards has that one only.
+pub fn pin_main() {
+    if let Some(first) = core_affinity::get_core_ids().unwrap_or_default().first() {
+        core_affinity::set_for_current(*first);
+    }
 }
 
 impl Machine {

@@ -14,7 +14,7 @@ use crate::peer::lowrank::LORA;
 use crate::peer::python::{self, PythonPeer, Server, Shared};
 use crate::peer::{Mode, Peer};
 use crate::record::{Ceilings, Manage, Part, Step};
-use crate::{rounds, versions};
+use crate::{machine, rounds, versions};
 use models::{Net, task};
 
 /// The models, with the examples of a step.
@@ -47,14 +47,17 @@ pub fn measure(rounds: usize, threads: usize, quick: bool) -> Result<Part> {
     let server = Server::start(threads)?;
     let versions = versions::all(&mut server.borrow_mut())?;
     let models = if quick { QUICK.as_slice() } else { MODELS.as_slice() };
+    let mut peaks = Vec::new();
+    for (model, examples) in models.iter().filter(|_| !quick) {
+        eprintln!("{threads} threads, {model}, batch {examples}, memory");
+        peaks.push(memory::of_peers(model, *examples, &REMEMBERED, threads)?);
+    }
+    machine::pin_main();
     let mut steps = Vec::new();
-    for (model, examples) in models {
+    for (at, (model, examples)) in models.iter().enumerate() {
         eprintln!("{threads} threads, {model}, batch {examples}");
-        let mut step = timed_step(model, *examples, rounds, &server)?;
-        if !quick {
-            step.peak_kb = memory::of_peers(model, *examples, &REMEMBERED, threads)?;
-        }
-        steps.push(step);
+        let step = timed_step(model, *examples, rounds, &server)?;
+        steps.push(Step { peak_kb: peaks.get(at).cloned().unwrap_or_default(), ..step });
     }
     eprintln!("{threads} threads, silero_vad, streaming");
     let streaming = Some(streaming::measure(rounds)?);

@@ -9,6 +9,7 @@ use super::forward::{forward, has_tiles, in_tiles};
 use super::product::Epilogue;
 use super::signals::{Places, Signals};
 use super::{Problem, Weight};
+use crate::threads::awake;
 
 /// What some signals of a batch are convolved with.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,7 @@ pub fn forward_each(
         written(outputs.len(problem.batch), |y| {
             let y = Shared::new(y);
             let shares = layers.par_iter().zip(&places).filter(|(_, places)| !places.is_empty());
-            shares.for_each(|(layer, places)| share(problem, x, layer, places, activation, &y));
+            awake(|| shares.for_each(|(layer, places)| share(problem, x, layer, places, activation, &y)));
         })
     }
 }

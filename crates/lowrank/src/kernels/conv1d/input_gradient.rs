@@ -31,30 +31,29 @@ use crate::threads::awake;
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
 #[must_use]
 pub fn input_gradient(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
-    awake(|| of_input(problem, dy, weight))
-}
-
-fn of_input(problem: &Problem<'_>, dy: &[f32], weight: &Weight<'_>) -> Vec<f32> {
-    let inputs = problem.inputs();
-    if short::fits(problem) {
-        return fresh(problem, dy, weight, inputs, |dy, weight, dx| {
-            short::input_gradient(problem, dy, weight, dx);
-        });
-    }
-    let (before, after) = problem.geometry.padding(0);
-    let padded = |inputs, before| {
-        let write = |dy: Signals<'_>, w: &Weight<'_>, dx: &mut [f32]| gradient(problem, dy, w, dx, (inputs, before));
-        fresh(problem, dy, weight, inputs, write)
-    };
-    if problem.geometry.padding_mode() == PaddingMode::Zeros {
-        return padded(inputs, before);
-    }
-    let extended = Shape { length: inputs.length + before + after, ..inputs };
-    let whole = padded(extended, 0);
-    let mut dx = vec![0.0; inputs.len(problem.batch)];
-    let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(extended.length));
-    rows.for_each(|(dx, whole)| fold_padding(problem.geometry, whole, dx));
-    dx
+    awake(|| {
+        let inputs = problem.inputs();
+        if short::fits(problem) {
+            return fresh(problem, dy, weight, inputs, |dy, weight, dx| {
+                short::input_gradient(problem, dy, weight, dx);
+            });
+        }
+        let (before, after) = problem.geometry.padding(0);
+        let padded = |inputs, before| {
+            let write =
+                |dy: Signals<'_>, w: &Weight<'_>, dx: &mut [f32]| gradient(problem, dy, w, dx, (inputs, before));
+            fresh(problem, dy, weight, inputs, write)
+        };
+        if problem.geometry.padding_mode() == PaddingMode::Zeros {
+            return padded(inputs, before);
+        }
+        let extended = Shape { length: inputs.length + before + after, ..inputs };
+        let whole = padded(extended, 0);
+        let mut dx = vec![0.0; inputs.len(problem.batch)];
+        let rows = dx.par_chunks_mut(inputs.length).zip(whole.par_chunks(extended.length));
+        rows.for_each(|(dx, whole)| fold_padding(problem.geometry, whole, dx));
+        dx
+    })
 }
 
 /// What `write` makes of the gradient of the output and the weight: every value of `inputs`.

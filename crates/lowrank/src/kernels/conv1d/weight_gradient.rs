@@ -19,36 +19,34 @@ use crate::threads::awake;
 /// When a slice does not have the size of its shape, and where [`Problem::output_length`] is an error.
 #[must_use]
 pub fn weight_gradient(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    awake(|| of_weight(problem, x, dy))
-}
-
-fn of_weight(problem: &Problem<'_>, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
-    let reading = Reading::of(problem.geometry);
-    let x = Signals::new(x, inputs, problem.batch, "x");
-    let dy = Signals::new(dy, outputs, problem.batch, "dy");
-    if depthwise::fits(problem) {
-        return depthwise::weight_gradient(problem, x, dy);
-    }
-    if short::fits(problem) {
-        return short::weight_gradient(problem, x, dy);
-    }
-    if patches::fits(problem) {
-        return patches::weight_gradient(problem, x, dy);
-    }
-    let tiles = Tiles::summed(problem, &reading);
-    // As many outputs a task as leave several tasks: each reads all of its group's inputs.
-    let share = (outputs.channels / 4).next_multiple_of(8).clamp(8, CHANNELS);
-    let mut dw = vec![0.0; outputs.groups * outputs.channels * n];
-    dw.par_chunks_exact_mut(outputs.channels * n).enumerate().for_each(|(group, dw)| {
-        dw.par_chunks_mut(share * n).enumerate().for_each(|(index, dw)| {
-            let task = Task { x, dy, reading: &reading, taps: problem.taps(), group, first: index * share };
-            for tile in 0..tiles.count() {
-                task.add(tiles.get(tile), dw);
-            }
+    awake(|| {
+        let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
+        let reading = Reading::of(problem.geometry);
+        let x = Signals::new(x, inputs, problem.batch, "x");
+        let dy = Signals::new(dy, outputs, problem.batch, "dy");
+        if depthwise::fits(problem) {
+            return depthwise::weight_gradient(problem, x, dy);
+        }
+        if short::fits(problem) {
+            return short::weight_gradient(problem, x, dy);
+        }
+        if patches::fits(problem) {
+            return patches::weight_gradient(problem, x, dy);
+        }
+        let tiles = Tiles::summed(problem, &reading);
+        // As many outputs a task as leave several tasks: each reads all of its group's inputs.
+        let share = (outputs.channels / 4).next_multiple_of(8).clamp(8, CHANNELS);
+        let mut dw = vec![0.0; outputs.groups * outputs.channels * n];
+        dw.par_chunks_exact_mut(outputs.channels * n).enumerate().for_each(|(group, dw)| {
+            dw.par_chunks_mut(share * n).enumerate().for_each(|(index, dw)| {
+                let task = Task { x, dy, reading: &reading, taps: problem.taps(), group, first: index * share };
+                for tile in 0..tiles.count() {
+                    task.add(tiles.get(tile), dw);
+                }
+            });
         });
-    });
-    dw
+        dw
+    })
 }
 
 struct Task<'a> {

@@ -29,52 +29,50 @@ use pass::Pass;
 /// [`Problem::output_length`] is an error.
 #[must_use]
 pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
-    awake(|| of_factors(problem, x, dy, low))
-}
-
-fn of_factors(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &LowRank<'_>) -> (Vec<f32>, Vec<f32>) {
-    let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
-    assert!(inputs.groups.is_multiple_of(low.blocks), "blocks of the factors divide the groups");
-    let rank = low.rank / low.blocks;
-    assert_eq!(low.a.len(), low.blocks * rank * n, "values of A");
-    assert_eq!(low.b.len(), outputs.groups * outputs.channels * rank, "values of B");
-    // Multiplications for a column: of the dense gradient, and of `h`, `dh`, `dA` and `dB`.
-    if outputs.channels * n <= 2 * rank * (n + outputs.channels) {
-        return contract(&weight_gradient(problem, x, dy), low, n);
-    }
-    let x = Signals::new(x, inputs, problem.batch, "x");
-    let dy = Signals::new(dy, outputs, problem.batch, "dy");
-    if short::fits(problem) {
-        return short::low_rank_gradients(problem, x, dy, low);
-    }
-    if patches::fits(problem) {
-        return patches::low_rank_gradients(problem, x, dy, low);
-    }
-    let reading = Reading::of(problem.geometry);
-    let in_place = in_place(problem);
-    let factors = &Factors::new(problem, low, in_place);
-    let pass = Pass { x, dy, reading: &reading, taps: problem.taps(), rank, factors, in_place };
-    let of_tiles = if in_place { &Reading::plain() } else { &reading };
-    let tiles = Tiles::summed(problem, of_tiles);
-    let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
-    let partial: Vec<_> = parts(tasks, PARTS)
-        .map(|tasks| {
-            let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
-            for task in tasks {
-                let (group, tile) = (task / tiles.count(), tiles.get(task % tiles.count()));
-                let da = &mut da[group / shared * rank * n..][..rank * n];
-                let db = &mut db[group * outputs.channels * rank..][..outputs.channels * rank];
-                pass.add(tile, group, da, db);
-            }
-            (da, db)
-        })
-        .collect();
-    let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
-    for (part_of_da, part_of_db) in &partial {
-        add_scaled(&mut da, part_of_da, low.scale);
-        add_scaled(&mut db, part_of_db, low.scale);
-    }
-    (da, db)
+    awake(|| {
+        let (inputs, outputs, n) = (problem.inputs(), problem.outputs(), problem.row());
+        assert!(inputs.groups.is_multiple_of(low.blocks), "blocks of the factors divide the groups");
+        let rank = low.rank / low.blocks;
+        assert_eq!(low.a.len(), low.blocks * rank * n, "values of A");
+        assert_eq!(low.b.len(), outputs.groups * outputs.channels * rank, "values of B");
+        // Multiplications for a column: of the dense gradient, and of `h`, `dh`, `dA` and `dB`.
+        if outputs.channels * n <= 2 * rank * (n + outputs.channels) {
+            return contract(&weight_gradient(problem, x, dy), low, n);
+        }
+        let x = Signals::new(x, inputs, problem.batch, "x");
+        let dy = Signals::new(dy, outputs, problem.batch, "dy");
+        if short::fits(problem) {
+            return short::low_rank_gradients(problem, x, dy, low);
+        }
+        if patches::fits(problem) {
+            return patches::low_rank_gradients(problem, x, dy, low);
+        }
+        let reading = Reading::of(problem.geometry);
+        let in_place = in_place(problem);
+        let factors = &Factors::new(problem, low, in_place);
+        let pass = Pass { x, dy, reading: &reading, taps: problem.taps(), rank, factors, in_place };
+        let of_tiles = if in_place { &Reading::plain() } else { &reading };
+        let tiles = Tiles::summed(problem, of_tiles);
+        let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
+        let partial: Vec<_> = parts(tasks, PARTS)
+            .map(|tasks| {
+                let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+                for task in tasks {
+                    let (group, tile) = (task / tiles.count(), tiles.get(task % tiles.count()));
+                    let da = &mut da[group / shared * rank * n..][..rank * n];
+                    let db = &mut db[group * outputs.channels * rank..][..outputs.channels * rank];
+                    pass.add(tile, group, da, db);
+                }
+                (da, db)
+            })
+            .collect();
+        let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+        for (part_of_da, part_of_db) in &partial {
+            add_scaled(&mut da, part_of_da, low.scale);
+            add_scaled(&mut db, part_of_db, low.scale);
+        }
+        (da, db)
+    })
 }
 
 /// Channels of a group for which a tap is worth a pass over the tile.

@@ -3,9 +3,9 @@
 //!
 //! What a column reads, `in/groups · kernel` values, is a row of a matrix here, each channel's taps filled up to whole
 //! registers. Then the lanes of a register are neighbouring taps, where [`super::product`] would have few rows to fill its
-//! block with, and a pass for each phase of the stride. Every gradient is a matrix product with that matrix, and so is the
-//! output under long kernels, `Y = W·Xᵀ`:
-//! `dW = dy·X`, `dX = dyᵀ·W` (added up where patches overlap), `h = X·Aᵀ`, `dh = Bᵀ·dy`, `dA = dh·X` and `dB = dy·h`.
+//! block with, and a pass for each phase of the stride. Every gradient is a matrix product with that matrix:
+//! `dW = dy·X`, `dX = dyᵀ·W` (added up where patches overlap), `h = X·Aᵀ`, `dh = Bᵀ·dy`, `dA = dh·X` and `dB = dy·h`. Under long
+//! kernels the output is one too, `Y = W·Xᵀ`.
 
 mod forward;
 mod input_gradient;

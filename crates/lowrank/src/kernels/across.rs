@@ -5,22 +5,28 @@
 
 use pulp::Simd;
 
-/// Adds the sum of the lanes of each register.
+/// The sum of the lanes of each register.
 ///
 /// One by one, with 16 lanes, that takes eight instructions each; sixteen together take three.
 #[inline(always)]
-pub(super) fn add_sums<S: Simd>(simd: S, values: &[S::f32s], sums: &mut [f32]) {
+pub(super) fn sums<S: Simd>(simd: S, values: &[S::f32s], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if size_of::<S::f32s>() == size_of::<x86::Register>() {
         for (sums, values) in sums.chunks_mut(x86::LANES).zip(values.chunks(x86::LANES)) {
             // SAFETY: registers of this size are those of AVX-512, which the machine has: `simd` says so.
-            let all = unsafe { x86::sums::<S>(simd, values) };
-            sums.iter_mut().zip(all).for_each(|(sum, of_lanes)| *sum += of_lanes);
+            let all = unsafe {
+                if values.len() <= x86::LANES / 2 {
+                    x86::sums::<S, { x86::LANES / 2 }>(simd, values)
+                } else {
+                    x86::sums::<S, { x86::LANES }>(simd, values)
+                }
+            };
+            sums.copy_from_slice(&all[..sums.len()]);
         }
         return;
     }
     for (sum, value) in sums.iter_mut().zip(values) {
-        *sum += simd.reduce_sum_f32s(*value);
+        *sum = simd.reduce_sum_f32s(*value);
     }
 }
 
@@ -36,35 +42,48 @@ mod x86 {
     pub type Register = __m512;
     pub const LANES: usize = 16;
 
-    /// Of sixteen registers, or fewer and zeros: in each round two become one, with half as many values of each register.
+    /// Of `N` registers, eight or sixteen, or fewer and zeros: in each round two become one, with half as many values of
+    /// each register, until one is left; of eight the last round adds its halves.
     ///
     /// # Safety
     /// `S` is AVX-512.
     #[inline(always)]
-    pub unsafe fn sums<S: Simd>(simd: S, values: &[S::f32s]) -> [f32; LANES] {
-        let mut registers = [simd.splat_f32s(0.0); LANES];
+    pub unsafe fn sums<S: Simd, const N: usize>(simd: S, values: &[S::f32s]) -> [f32; LANES] {
+        let mut registers = [simd.splat_f32s(0.0); N];
         registers[..values.len()].copy_from_slice(values);
-        // SAFETY: both are sixteen registers of sixteen `f32`, and the instructions are there.
+        // SAFETY: both are registers of sixteen `f32`, and the instructions are there.
         unsafe {
-            let mut v: [__m512; LANES] = std::mem::transmute_copy(&registers);
+            let mut v: [__m512; N] = std::mem::transmute_copy(&registers);
             // No closures: they would not have the instruction set.
-            for i in 0..8 {
+            for i in 0..N / 2 {
                 let (a, b) = (v[2 * i], v[2 * i + 1]);
                 v[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
             }
-            for i in 0..4 {
+            for i in 0..N / 4 {
                 let (a, b) = (_mm512_castps_pd(v[2 * i]), _mm512_castps_pd(v[2 * i + 1]));
                 let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
                 v[i] = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
             }
-            for count in [2, 1] {
-                for i in 0..count {
-                    let (a, b) = (v[2 * i], v[2 * i + 1]);
-                    let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-                    v[i] = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
-                }
-            }
-            std::mem::transmute(v[0])
+            (v[0], v[1]) = if N == LANES {
+                (halves(v[0], v[1]), halves(v[2], v[3]))
+            } else {
+                let both = halves(v[0], v[1]);
+                (both, both)
+            };
+            std::mem::transmute(halves(v[0], v[1]))
+        }
+    }
+
+    /// Sums of neighbouring quarters, those of `a` before those of `b`.
+    ///
+    /// # Safety
+    /// The machine has AVX-512.
+    #[inline(always)]
+    unsafe fn halves(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller answers for the instructions.
+        unsafe {
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
         }
     }
 }
@@ -87,10 +106,10 @@ mod tests {
                 let values: Vec<f32> = (0..S::F32_LANES).map(|lane| value(register, lane)).collect();
                 simd.partial_load_f32s(&values)
             });
-            let mut sums = [2.0; N];
-            super::add_sums(simd, &values, &mut sums);
-            let sum = |register| (0..S::F32_LANES).map(|lane| value(register, lane)).sum::<f32>();
-            let expected: Vec<f32> = (0..N).map(|register| 2.0 + sum(register)).collect();
+            let mut sums = [f32::NAN; N];
+            super::sums(simd, &values, &mut sums);
+            let sum = |register: usize| (0..S::F32_LANES).map(|lane| value(register, lane)).sum::<f32>();
+            let expected: Vec<f32> = (0..N).map(sum).collect();
             assert_eq!(sums.to_vec(), expected);
         }
     }
@@ -98,6 +117,7 @@ mod tests {
     #[test]
     fn every_register_has_its_sum() {
         arch().dispatch(OfLanes::<1>);
+        arch().dispatch(OfLanes::<3>);
         arch().dispatch(OfLanes::<8>);
         arch().dispatch(OfLanes::<16>);
         arch().dispatch(OfLanes::<24>);

@@ -121,6 +121,8 @@ fn added<S: Simd, const M: usize, const N: usize>(
                 let mut columns = [simd.splat_f32s(0.0); N];
                 for n in 0..N {
                     columns[n] = load::<S>(row.add(n * S::F32_LANES));
+                    // Rows far from each other are not foreseen by the processor: what the next block reads of this one.
+                    prefetch(row.wrapping_add((N + n) * S::F32_LANES));
                 }
                 for m in 0..M {
                     let value = simd.splat_f32s(*scalar.add(m * a.row_stride));
@@ -150,29 +152,50 @@ impl Lines<'_> {
         // SAFETY: the caller answers for a register of readable values.
         unsafe { load::<S>(self.data.as_ptr().add(at)) }
     }
+
+    /// Asks for what is read after the `rows` that are being read at `at`: as many rows behind them.
+    #[inline(always)]
+    fn prefetch(&self, rows: usize, at: usize) {
+        for row in rows..2 * rows {
+            prefetch(self.data.as_ptr().wrapping_add(at + row * self.stride));
+        }
+    }
 }
 
-/// `sums[p][q] += Σ_i Σ_t a[p, i, t] · b[q, i, t]` over `segments` of `length`.
+/// Asks for the line of the cache at any address, which need not exist.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch does not fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// `sums[q][p] = Σ_i Σ_t a[p, i, t] · b[q, i, t]` over `segments` of `length`.
 ///
 /// # Panics
 /// When a row is shorter than its segments.
 #[inline(always)]
 pub(super) fn dot<S: Simd, const P: usize, const Q: usize>(
     simd: S,
-    sums: &mut [[f32; Q]; P],
     a: Lines<'_>,
     b: Lines<'_>,
     size: [usize; 2],
-) {
+) -> [[f32; P]; Q] {
     let lanes = along::<S, P, Q>(simd, a, b, size);
-    across::add_sums(simd, lanes.as_flattened(), sums.as_flattened_mut());
+    let mut sums = [[0.0; P]; Q];
+    across::sums(simd, lanes.as_flattened(), sums.as_flattened_mut());
+    sums
 }
 
-/// `lanes[p][q] += left(p) · right(q)`; the fewer of them stay in registers.
+/// `lanes[q][p] += left(p) · right(q)`; the fewer of them stay in registers.
 #[inline(always)]
 fn add<S: Simd, const P: usize, const Q: usize>(
     simd: S,
-    lanes: &mut [[S::f32s; Q]; P],
+    lanes: &mut [[S::f32s; P]; Q],
     left: impl Fn(usize) -> S::f32s,
     right: impl Fn(usize) -> S::f32s,
 ) {
@@ -183,7 +206,7 @@ fn add<S: Simd, const P: usize, const Q: usize>(
     for p in 0..P {
         let left = left(p);
         for q in 0..Q {
-            lanes[p][q] = simd.mul_add_e_f32s(left, of_right[q], lanes[p][q]);
+            lanes[q][p] = simd.mul_add_e_f32s(left, of_right[q], lanes[q][p]);
         }
     }
 }
@@ -194,8 +217,8 @@ fn along<S: Simd, const P: usize, const Q: usize>(
     a: Lines<'_>,
     b: Lines<'_>,
     [segments, length]: [usize; 2],
-) -> [[S::f32s; Q]; P] {
-    let mut lanes = [[simd.splat_f32s(0.0); Q]; P];
+) -> [[S::f32s; P]; Q] {
+    let mut lanes = [[simd.splat_f32s(0.0); P]; Q];
     if segments == 0 {
         return lanes;
     }
@@ -206,6 +229,7 @@ fn along<S: Simd, const P: usize, const Q: usize>(
         let (a_start, b_start) = (segment * a.step, segment * b.step);
         let mut at = 0;
         while at < whole {
+            b.prefetch(Q, b_start + at);
             // SAFETY: the end of the last segment of the last row of both was checked to lie inside.
             unsafe {
                 add(

@@ -109,7 +109,7 @@ impl Task<'_> {
         scratch::with(window + gathered, |memory| {
             let (window, sums) = memory.split_at_mut(window);
             self.x.fill(window, (&layout, self.reading), tile.first, [tile.sample, self.group, 0]);
-            let source = Source { window, row_stride: layout.row_stride, taps: &layout.taps };
+            let source = Source { window, row_stride: layout.row_stride, taps: &layout.taps, first: 0 };
             let (panels, epilogue) = (self.panels, self.epilogue);
             if tile.samples == 1 {
                 let sink = Direct { output: self.y, start: |row| self.start(tile.sample, row) };

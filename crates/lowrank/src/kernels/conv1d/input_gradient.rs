@@ -176,7 +176,7 @@ impl Task<'_> {
             self.dy.fill(window, (&layout, self.reading), first, [tile.sample, self.group, 0]);
             for (Phase { index, taps }, panels) in self.phases.iter().zip(self.panels) {
                 let taps: Vec<usize> = taps.iter().map(|tap| layout.taps[*tap]).collect();
-                let source = Source { window, row_stride: layout.row_stride, taps: &taps };
+                let source = Source { window, row_stride: layout.row_stride, taps: &taps, first: 0 };
                 let (columns, epilogue) = (width, Epilogue::NONE);
                 if direct {
                     let start = |row| self.inputs.start(tile.sample, self.group, row) + tile.first;

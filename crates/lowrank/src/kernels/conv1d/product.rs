@@ -8,15 +8,15 @@ use pulp::{Simd, WithSimd};
 use super::super::activation::Activation;
 use super::super::block::{self, COLUMNS, Rows, Scalars};
 use super::super::lanes::{Lanes, arch};
-use super::panels::{CHANNELS, Panels};
-use super::window::LANES;
+use super::panels::Panels;
 
-/// A window, read at the offsets of some taps; where whole registers may not be read to the end of its last row, of one tap.
+/// A window, read at the offsets of some taps, of which the first is the panels' `first`.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub window: &'a [f32],
     pub row_stride: usize,
     pub taps: &'a [usize],
+    pub first: usize,
 }
 
 /// What is done with a sum besides writing it.
@@ -139,16 +139,15 @@ struct Pass<'a> {
 impl Pass<'_> {
     #[inline(always)]
     fn columns<S: Simd, const N: usize>(self, simd: S, column: usize, count: usize, sink: &mut impl Sink) {
-        let Source { window, row_stride, taps } = self.source;
+        let Source { window, row_stride, taps, .. } = self.source;
         let (from, depth) = self.channels;
         let start = (from * row_stride + column).min(window.len());
         let mut source = Rows { data: &window[start..], row_stride, taps, depth };
         let copy;
         if depth * taps.len() > 0 && source.reach(N * S::F32_LANES) > source.data.len() {
             // The last columns of signals that end with their memory: whole registers are read of a copy.
-            let [tap] = *taps else { panic!("a window has room for whole registers") };
-            copy = last_columns(source, tap, count, N * S::F32_LANES);
-            source = Rows { data: &copy, row_stride: N * S::F32_LANES, taps: &[0], depth };
+            copy = last_columns(source, count, N * S::F32_LANES);
+            source = Rows { data: &copy.0, row_stride: N * S::F32_LANES, taps: &copy.1, depth };
         }
         for rows in self.panels.row_blocks() {
             match rows.1 {
@@ -178,7 +177,8 @@ impl Pass<'_> {
                 sums[m] = [simd.splat_f32s(bias[row + m]); N];
             }
         }
-        let a = Scalars { data: self.panels.panel(self.channels, rows), row_stride: 1, step_stride: M };
+        let panel = &self.panels.panel(self.channels, rows)[self.source.first * self.channels.1 * M..];
+        let a = Scalars { data: panel, row_stride: 1, step_stride: M };
         block::multiply(simd, &mut sums, a, source);
         let activation = self.epilogue.activation;
         for m in 0..valid {
@@ -192,22 +192,30 @@ impl Pass<'_> {
     }
 }
 
-/// `count` columns of every row, `width` from row to row.
+/// `count` columns of every tap and row, `width` from row to row, and where the taps begin.
 #[cold]
-fn last_columns(rows: Rows<'_>, tap: usize, count: usize, width: usize) -> [f32; CHANNELS * COLUMNS * LANES] {
-    let mut copy = [0.0; CHANNELS * COLUMNS * LANES];
-    for (channel, to) in copy.chunks_exact_mut(width).enumerate().take(rows.depth) {
-        to[..count].copy_from_slice(&rows.data[channel * rows.row_stride + tap..][..count]);
+fn last_columns(rows: Rows<'_>, count: usize, width: usize) -> (Vec<f32>, Vec<usize>) {
+    let size = rows.depth * width;
+    let mut copy = vec![0.0; rows.taps.len() * size];
+    for (tap, copy) in rows.taps.iter().zip(copy.chunks_exact_mut(size)) {
+        for (channel, to) in copy.chunks_exact_mut(width).enumerate() {
+            to[..count].copy_from_slice(&rows.data[channel * rows.row_stride + tap..][..count]);
+        }
     }
-    copy
+    let taps = (0..rows.taps.len()).map(|tap| tap * size).collect();
+    (copy, taps)
 }
 
 #[inline(always)]
 fn read<S: Simd, const N: usize>(simd: S, sums: &mut [S::f32s; N], values: &[f32]) {
-    for n in 0..N {
-        let from = (n * S::F32_LANES).min(values.len());
-        let to = (from + S::F32_LANES).min(values.len());
-        sums[n] = simd.partial_load_f32s(&values[from..to]);
+    if values.len() == N * S::F32_LANES {
+        for n in 0..N {
+            sums[n] = Lanes::load(simd, &values[n * S::F32_LANES..][..S::F32_LANES]).value();
+        }
+    } else {
+        for (sums, values) in sums.iter_mut().zip(values.chunks(S::F32_LANES)) {
+            *sums = Lanes::load(simd, values).value();
+        }
     }
 }
 

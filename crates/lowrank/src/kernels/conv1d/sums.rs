@@ -25,9 +25,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `out[p · strides[0] + q · strides[1]] += Σ_i Σ_t a[p, i, t] · b[q, i, t]` over so many segments of such a length.
-pub(super) fn add_sums(a: Rows<'_>, b: Rows<'_>, size: [usize; 2], out: &mut [f32], strides: [usize; 2]) {
-    arch().dispatch(Sums { a, b, size, out, strides });
+/// `out[q · row + p] += Σ_i Σ_t a[p, i, t] · b[q, i, t]` over so many segments of such a length.
+pub(super) fn add_sums(a: Rows<'_>, b: Rows<'_>, size: [usize; 2], out: &mut [f32], row: usize) {
+    arch().dispatch(Sums { a, b, size, out, row });
 }
 
 struct Sums<'a> {
@@ -35,73 +35,50 @@ struct Sums<'a> {
     b: Rows<'a>,
     size: [usize; 2],
     out: &'a mut [f32],
-    strides: [usize; 2],
+    row: usize,
 }
 
 impl WithSimd for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { a, b, size, out, strides } = self;
-        all(simd, a, b, size, out, strides);
-    }
-}
-
-#[inline(always)]
-fn all<S: Simd>(simd: S, a: Rows<'_>, b: Rows<'_>, size: [usize; 2], out: &mut [f32], strides: [usize; 2]) {
-    let mut p = 0;
-    while p < a.count {
-        let left = (a.count - p).min(block::rows::<S>());
-        let rows = if left.is_power_of_two() { left } else { left.next_power_of_two() / 2 };
-        match rows {
-            8 => across::<S, 8>(simd, a, p, b, size, out, strides),
-            4 => across::<S, 4>(simd, a, p, b, size, out, strides),
-            2 => across::<S, 2>(simd, a, p, b, size, out, strides),
-            _ => across::<S, 1>(simd, a, p, b, size, out, strides),
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut p = 0;
+        while p < self.a.count {
+            let left = (self.a.count - p).min(block::rows::<S>());
+            let rows = if left.is_power_of_two() { left } else { left.next_power_of_two() / 2 };
+            match rows {
+                8 => self.rows::<S, 8>(simd, p),
+                4 => self.rows::<S, 4>(simd, p),
+                2 => self.rows::<S, 2>(simd, p),
+                _ => self.rows::<S, 1>(simd, p),
+            }
+            p += rows;
         }
-        p += rows;
     }
 }
 
-#[inline(always)]
-fn across<S: Simd, const P: usize>(
-    simd: S,
-    a: Rows<'_>,
-    p: usize,
-    b: Rows<'_>,
-    size: [usize; 2],
-    out: &mut [f32],
-    strides: [usize; 2],
-) {
-    let mut q = 0;
-    while q + 3 <= b.count {
-        one::<S, P, 3>(simd, a, p, b, q, size, out, strides);
-        q += 3;
+impl Sums<'_> {
+    /// Of `P` rows of `a` from `p`, and all of `b`.
+    #[inline(always)]
+    fn rows<S: Simd, const P: usize>(&mut self, simd: S, p: usize) {
+        let mut q = 0;
+        while q + 3 <= self.b.count {
+            self.block::<S, P, 3>(simd, p, q);
+            q += 3;
+        }
+        while q < self.b.count {
+            self.block::<S, P, 1>(simd, p, q);
+            q += 1;
+        }
     }
-    while q < b.count {
-        one::<S, P, 1>(simd, a, p, b, q, size, out, strides);
-        q += 1;
-    }
-}
 
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the place of a block in both sets of rows and in the result")]
-fn one<S: Simd, const P: usize, const Q: usize>(
-    simd: S,
-    a: Rows<'_>,
-    p: usize,
-    b: Rows<'_>,
-    q: usize,
-    size: [usize; 2],
-    out: &mut [f32],
-    [p_stride, q_stride]: [usize; 2],
-) {
-    let mut sums = [[0.0; Q]; P];
-    block::dot(simd, &mut sums, a.from(p), b.from(q), size);
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, sum) in sums.iter().enumerate() {
-            out[(p + i) * p_stride + (q + j) * q_stride] += sum;
+    #[inline(always)]
+    fn block<S: Simd, const P: usize, const Q: usize>(&mut self, simd: S, p: usize, q: usize) {
+        let sums: [[f32; P]; Q] = block::dot(simd, self.a.from(p), self.b.from(q), self.size);
+        for (j, sums) in sums.iter().enumerate() {
+            let out = &mut self.out[(q + j) * self.row + p..][..P];
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Tiles {
 pub(super) const CHANNELS: usize = 64;
 
 /// Columns of a tile for sums along them: as many as make the last step, across a register, small.
-pub(super) const SUMMED: [usize; 2] = [256, 1024];
+pub(super) const SUMMED: [usize; 2] = [256, 512];
 
 /// Blocks of [`CHANNELS`] channels as `(first, count)`.
 pub(super) fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {

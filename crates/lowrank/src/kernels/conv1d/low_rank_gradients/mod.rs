@@ -12,7 +12,7 @@ use super::Problem;
 use super::patches;
 use super::short;
 use super::signals::Signals;
-use super::tiles::{SUMMED, Tiles};
+use super::tiles::Tiles;
 use super::weight_gradient::weight_gradient;
 use super::weights::LowRank;
 use super::window::Reading;
@@ -49,8 +49,9 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
         }
         let reading = Reading::of(problem.geometry);
         let in_place = in_place(problem);
-        let factors = &Factors::new(problem, low, in_place);
-        let pass = Pass { x, dy, reading: &reading, taps: problem.taps(), rank, factors, in_place };
+        let factors = &Factors::new(problem, low);
+        let dy_in_place = in_place || problem.columns() >= COLUMNS;
+        let pass = Pass { x, dy, reading: &reading, rank, factors, in_place, dy_in_place };
         let of_tiles = if in_place { &Reading::plain() } else { &reading };
         let tiles = Tiles::summed(problem, of_tiles);
         let (tasks, shared) = (tiles.count() * inputs.groups, inputs.groups / low.blocks);
@@ -66,12 +67,12 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
                 (da, db)
             })
             .collect();
-        let (mut da, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
-        for (part_of_da, part_of_db) in &partial {
-            add_scaled(&mut da, part_of_da, low.scale);
-            add_scaled(&mut db, part_of_db, low.scale);
+        let (mut of_a, mut db) = (vec![0.0; low.a.len()], vec![0.0; low.b.len()]);
+        for (part_of_a, part_of_b) in &partial {
+            add_scaled(&mut of_a, part_of_a, low.scale);
+            add_scaled(&mut db, part_of_b, low.scale);
         }
-        (da, db)
+        (in_order(&of_a, [rank, inputs.channels, problem.taps()]), db)
     })
 }
 
@@ -91,19 +92,26 @@ pub(super) fn in_place(problem: &Problem<'_>) -> bool {
         && problem.inputs().channels >= CHANNELS
         && problem.taps() <= TAPS
         && problem.columns() >= COLUMNS
-        && !collides(problem.length)
-        && !collides(problem.columns())
-}
-
-/// Whether rows of such a length compete for the same places in the second-level cache, when a tile holds a part of them.
-fn collides(length: usize) -> bool {
-    length > SUMMED[1] && length.is_multiple_of(4096)
 }
 
 fn add_scaled(to: &mut [f32], values: &[f32], scale: f32) {
     for (to, value) in to.iter_mut().zip(values) {
         *to += scale * value;
     }
+}
+
+/// Blocks of `(rank, channels, taps)` from blocks of `(taps, channels, rank)`.
+fn in_order(sums: &[f32], [rank, channels, taps]: [usize; 3]) -> Vec<f32> {
+    let (mut da, n) = (vec![0.0; sums.len()], channels * taps);
+    for (da, sums) in da.chunks_exact_mut(rank * n).zip(sums.chunks_exact(rank * n)) {
+        for channel in 0..channels {
+            for (tap, sums) in sums.chunks_exact(channels * rank).enumerate() {
+                let sums = &sums[channel * rank..][..rank];
+                da[channel * taps + tap..].iter_mut().step_by(n).zip(sums).for_each(|(to, sum)| *to = *sum);
+            }
+        }
+    }
+    da
 }
 
 /// From the gradient of the dense weight, block by block: `dA = s·Bᵀ·dW` and `dB = s·dW·Aᵀ`.

@@ -13,12 +13,12 @@ pub(super) struct Pass<'a> {
     pub x: Signals<'a>,
     pub dy: Signals<'a>,
     pub reading: &'a Reading<'a>,
-    pub taps: usize,
     /// Of a group.
     pub rank: usize,
     pub factors: &'a Factors,
-    /// Whether signals are read where they are.
+    /// Whether signals are read where they are, or at least those of the output.
     pub in_place: bool,
+    pub dy_in_place: bool,
 }
 
 impl Pass<'_> {
@@ -39,99 +39,131 @@ impl Pass<'_> {
             let wide = |signals, layout, reading, place| Wide { signals, layout, reading, tile, group, place };
             for ((from, depth), bt) in blocks(outputs).zip(&self.factors.bt[group]) {
                 let dy = wide(self.dy, &shape.of_dy, &plain, (from, depth)).rows(of_dy, true);
-                shape.add_product(bt, dy, &shape.whole(), dh);
+                shape.add_product(bt, dy, &shape.columns, dh);
             }
             for ((from, depth), a) in blocks(inputs).zip(&self.factors.a[block]) {
                 let x = wide(self.x, &shape.of_x, self.reading, (from, depth)).rows(of_x, true);
-                let mut tap = from * self.taps;
-                for (a, read) in a.iter().zip(&shape.reads) {
+                for read in &shape.products {
                     shape.add_product(a, x, read, h);
-                    for offset in &read.offsets {
-                        let x = Rows { data: &x.data[*offset..], ..x };
-                        let size = [shape.segments, read.width];
-                        add_sums(low(&dh[read.column..]), x, size, &mut da[tap..], [inputs * self.taps, self.taps]);
-                        tap += 1;
-                    }
+                }
+                for (read, da) in shape.sums.iter().zip(da.chunks_exact_mut(inputs * rank)) {
+                    let x = Rows { data: &x.data[read.offsets[0]..], ..x };
+                    add_sums(low(&dh[read.column..]), x, read.size(), &mut da[from * rank..], rank);
                 }
             }
             for (from, depth) in blocks(outputs) {
                 // The only block is still in its window.
                 let dy = wide(self.dy, &shape.of_dy, &plain, (from, depth)).rows(of_dy, outputs > CHANNELS);
-                let dy = Rows { data: &dy.data[shape.first..], ..dy };
-                add_sums(low(h), dy, [shape.segments, shape.width], &mut db[from * rank..], [1, rank]);
+                let dy = Rows { data: &dy.data[shape.columns.offsets[0]..], ..dy };
+                add_sums(low(h), dy, shape.columns.size(), &mut db[from * rank..], rank);
             }
         });
     }
 
-    /// Signals side by side, copied with what stands outside of them.
+    /// Signals of `x` side by side, copied with what stands outside of them; those of `dy` where they are, if they are long.
     fn in_windows(&self, tile: Tile) -> Shape {
         let of_x = Layout::new(self.reading, tile.columns, tile.samples);
-        let of_dy = Layout::spaced(&Reading::plain(), tile.columns, tile.samples, of_x.sample_stride);
         let width = of_x.width();
-        let reads = vec![Read { offsets: of_x.taps.clone(), column: 0, width }];
-        let stride = width.next_multiple_of(LANES);
-        Shape { segments: 1, width, step: 0, stride, reads, first: 0, of_x: Some(of_x), of_dy: Some(of_dy) }
+        let whole = Read { offsets: of_x.taps.clone(), first: 0, column: 0, width, segments: 1 };
+        let sums = whole.taps();
+        let (stride, step) = (width.next_multiple_of(LANES), of_x.sample_stride);
+        let of_dy = (!self.dy_in_place).then(|| Layout::spaced(&Reading::plain(), tile.columns, tile.samples, step));
+        let columns = match of_dy {
+            Some(_) => Read { offsets: vec![0], first: 0, column: 0, width, segments: 1 },
+            None => Read::columns(tile),
+        };
+        Shape { step, stride, products: vec![whole], sums, columns, of_x: Some(of_x), of_dy }
     }
 
     /// A segment for each signal; a tap reads for the columns whose position lies in the signal.
     fn in_signals(&self, tile: Tile) -> Shape {
         let (first, length) = (tile.first.cast_signed(), self.x.rows.length.cast_signed());
-        let read = |tap: &isize| {
+        let read = |(first_tap, tap): (usize, &isize)| {
             let from = first.max(-tap);
             let to = (first + tile.columns.cast_signed()).min(length - tap);
             let offset = (from + tap).clamp(0, length).cast_unsigned();
             let column = (from - first).min(tile.columns.cast_signed()).cast_unsigned();
-            Read { offsets: vec![offset], column, width: (to - from).max(0).cast_unsigned() }
+            let width = (to - from).max(0).cast_unsigned();
+            Read { offsets: vec![offset], first: first_tap, column, width, segments: tile.samples }
         };
         let step = tile.columns.next_multiple_of(LANES);
-        Shape {
-            segments: tile.samples,
-            width: tile.columns,
-            step,
-            stride: tile.samples * step,
-            reads: self.reading.taps.iter().map(read).collect(),
-            first: tile.first,
-            of_x: None,
-            of_dy: None,
-        }
+        let sums: Vec<_> = self.reading.taps.iter().enumerate().map(read).collect();
+        let (stride, products) = (tile.samples * step, together(&sums));
+        Shape { step, stride, products, sums, columns: Read::columns(tile), of_x: None, of_dy: None }
     }
+}
+
+/// The columns that all taps read, at once, and on both sides of them what each reads besides.
+fn together(taps: &[Read]) -> Vec<Read> {
+    let from = taps.iter().map(|read| read.column).max().unwrap_or(0);
+    let to = taps.iter().map(Read::end).min().unwrap_or(0).max(from);
+    let offsets = taps.iter().map(|read| read.offsets[0] + from - read.column).collect();
+    let all = Read { offsets, first: 0, column: from, width: to - from, segments: taps[0].segments };
+    let sides = taps.iter().flat_map(|read| [read.part(0, from), read.part(to, usize::MAX)]);
+    [all].into_iter().chain(sides).filter(|read| read.width > 0).collect()
 }
 
 /// How the low-rank signals of a tile lie in memory, and where the wide ones are read.
 struct Shape {
-    segments: usize,
-    /// Columns of a segment.
-    width: usize,
     /// From a segment to the next.
     step: usize,
     /// From a row to the next.
     stride: usize,
-    reads: Vec<Read>,
-    /// Where `dy` is read.
-    first: usize,
+    /// Of `x`, for the products.
+    products: Vec<Read>,
+    /// Of `x`, tap by tap, for the sums.
+    sums: Vec<Read>,
+    /// Of `dy`.
+    columns: Read,
     /// Of windows, where signals are copied.
     of_x: Option<Layout>,
     of_dy: Option<Layout>,
 }
 
-/// Taps that read the wide rows at `offsets` for `width` columns from `column`.
+/// Taps from `first` that read the wide rows at `offsets` for `width` columns from `column`, of each of some segments.
+#[derive(Clone)]
 struct Read {
     offsets: Vec<usize>,
+    first: usize,
     column: usize,
     width: usize,
+    segments: usize,
+}
+
+impl Read {
+    /// The columns of a tile where they are, a segment for each signal.
+    fn columns(tile: Tile) -> Self {
+        Self { offsets: vec![tile.first], first: 0, column: 0, width: tile.columns, segments: tile.samples }
+    }
+
+    /// Each tap alone.
+    fn taps(&self) -> Vec<Self> {
+        let tap = |(index, offset): (usize, &usize)| Self { offsets: vec![*offset], first: index, ..self.clone() };
+        self.offsets.iter().enumerate().map(tap).collect()
+    }
+
+    /// What lies in columns `from..to`.
+    fn part(&self, from: usize, to: usize) -> Self {
+        let column = from.clamp(self.column, self.end());
+        let offsets = self.offsets.iter().map(|offset| offset + column - self.column).collect();
+        Self { offsets, column, width: to.clamp(column, self.end()) - column, ..*self }
+    }
+
+    fn end(&self) -> usize {
+        self.column + self.width
+    }
+
+    fn size(&self) -> [usize; 2] {
+        [self.segments, self.width]
+    }
 }
 
 impl Shape {
-    /// The columns of `dy`.
-    fn whole(&self) -> Read {
-        Read { offsets: vec![self.first], column: 0, width: self.width }
-    }
-
     /// Adds `panels · rows` to low-rank signals.
     fn add_product(&self, panels: &Panels, rows: Rows<'_>, read: &Read, out: &mut [f32]) {
-        for segment in 0..self.segments {
-            let source =
-                Source { window: &rows.data[segment * rows.step..], row_stride: rows.stride, taps: &read.offsets };
+        for segment in 0..read.segments {
+            let window = &rows.data[segment * rows.step..];
+            let source = Source { window, row_stride: rows.stride, taps: &read.offsets, first: read.first };
             let data = &mut out[segment * self.step + read.column..];
             add_product(panels, source, read.width, product::Matrix { data, row_stride: self.stride });
         }

@@ -6,6 +6,7 @@
 
 mod convolve;
 mod low_rank_gradients;
+mod side_by_side;
 mod weight_gradient;
 
 pub(super) use convolve::{forward, input_gradient};

@@ -8,6 +8,7 @@ use super::super::Problem;
 use super::super::matrix::{Matrix, PANEL, Panels, add_product};
 use super::super::signals::Signals;
 use super::super::window::LANES;
+use super::side_by_side::side_by_side;
 use super::{links, samples};
 
 /// See `conv1d::weight_gradient`.
@@ -52,18 +53,6 @@ pub(super) fn parts(batch: usize) -> impl IndexedParallelIterator<Item = impl It
     let samples = samples(batch);
     let tiles = parts::parts(batch.div_ceil(samples), PARTS);
     tiles.map(move |tiles| tiles.map(move |tile| (tile * samples, samples.min(batch - tile * samples))))
-}
-
-/// From `(sample, channel, position)` to `(position, sample, channel)`, channels filled up to whole registers.
-pub(super) fn side_by_side(x: Signals<'_>, [first, samples, group]: [usize; 3], to: &mut [f32]) {
-    let width = x.rows.channels.next_multiple_of(LANES);
-    for (row, to) in to.chunks_exact_mut(width).take(x.rows.length * samples).enumerate() {
-        let (position, sample) = (row / samples, row % samples);
-        let values = &x.values[x.rows.start(first + sample, group, 0) + position..];
-        let (to, rest) = to.split_at_mut(x.rows.channels);
-        to.iter_mut().zip(values.iter().step_by(x.rows.length)).for_each(|(to, value)| *to = *value);
-        rest.fill(0.0);
-    }
 }
 
 /// A row for each channel of a group, a step for each signal from the first.

@@ -185,6 +185,10 @@ pub(super) fn fill<'a>(
 
 /// `to[u] = signal[start + u · stride]`.
 pub(super) fn copy(to: &mut [f32], signal: &[f32], start: isize, reading: &Reading<'_>) {
+    let last = start + (to.len().saturating_sub(1) * reading.stride).cast_signed();
+    if start >= 0 && last < signal.len().cast_signed() {
+        return gather(to, &signal[start.cast_unsigned()..], reading.stride);
+    }
     let inside = inside(to.len(), signal.len(), start, reading.stride);
     let (before, rest) = to.split_at_mut(inside.start);
     let (body, after) = rest.split_at_mut(inside.end - inside.start);
@@ -204,6 +208,7 @@ fn inside(columns: usize, length: usize, start: isize, stride: usize) -> Range<u
     from..to.max(from)
 }
 
+/// `to[u] = from[u · stride]`.
 fn gather(to: &mut [f32], from: &[f32], stride: usize) {
     match stride {
         1 => to.copy_from_slice(&from[..to.len()]),

@@ -9,7 +9,7 @@ use super::super::super::activation::Activation;
 use super::super::super::gemm::Matrix;
 use super::super::super::lanes::{Lanes, arch};
 use super::super::super::linear::product_of_rows;
-use super::super::super::scratch::{self, Buffer};
+use super::super::super::scratch::Buffer;
 use super::super::super::shared::Shared;
 use super::super::Problem;
 use super::super::product::Epilogue;
@@ -63,7 +63,7 @@ fn fill(problem: &Problem<'_>, patches: &Patches<'_>, rows: &mut [f32]) {
         let (first, count) = (tile.sample * length + tile.first, tile.samples * tile.columns);
         // SAFETY: the columns of a tile are its own.
         let rows = unsafe { rows.part(first * stride, count * stride) };
-        scratch::with(patches.memory(tile.columns), |line| patches.fill(rows, line, tile, 0));
+        patches.fill(rows, tile, 0);
     });
 }
 

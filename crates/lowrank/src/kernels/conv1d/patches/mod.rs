@@ -20,7 +20,7 @@ pub(super) use weight_gradient::weight_gradient;
 use super::Problem;
 use super::signals::Signals;
 use super::tiles::{Tile, Tiles};
-use super::window::{LANES, Layout, Reading, fill};
+use super::window::{LANES, Reading, copy};
 
 /// Input channels of a group from which on the rows of a general product fill its block.
 const CHANNELS: usize = 8;
@@ -81,28 +81,15 @@ impl<'a> Patches<'a> {
         spread(self.width())
     }
 
-    /// Positions of a channel under `columns`.
-    fn line(&self, columns: usize) -> Layout {
-        Layout::new(&self.reading, (columns - 1) * self.stride + self.taps, 1)
-    }
-
-    /// Values of memory that [`Patches::fill`] takes beside its rows.
-    fn memory(&self, columns: usize) -> usize {
-        self.line(columns).row_stride
-    }
-
-    fn fill(&self, rows: &mut [f32], line: &mut [f32], tile: Tile, group: usize) {
-        let (taps, width, layout) = (self.taps, padded(self.taps), self.line(tile.columns));
-        let first = (tile.first * self.stride).cast_signed();
+    fn fill(&self, rows: &mut [f32], tile: Tile, group: usize) {
+        let (taps, width, start) = (self.taps, padded(self.taps), self.reading.taps[0]);
         for (sample, rows) in rows.chunks_mut(tile.columns * self.row_stride()).take(tile.samples).enumerate() {
             for channel in 0..self.x.rows.channels {
                 let signal = self.x.row(tile.sample + sample, group, channel);
-                let line = &mut line[..layout.row_stride];
-                fill(line, &layout, &self.reading, first, |_| signal);
                 for (column, row) in rows.chunks_mut(self.row_stride()).enumerate() {
-                    let row = &mut row[channel * width..][..width];
-                    row[..taps].copy_from_slice(&line[column * self.stride..][..taps]);
-                    row[taps..].fill(0.0);
+                    let (row, rest) = row[channel * width..][..width].split_at_mut(taps);
+                    copy(row, signal, start + ((tile.first + column) * self.stride).cast_signed(), &self.reading);
+                    rest.fill(0.0);
                 }
             }
         }

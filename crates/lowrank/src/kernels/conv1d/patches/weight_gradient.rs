@@ -57,11 +57,10 @@ impl Task<'_> {
         let (patches, plain) = (self.patches, Reading::plain());
         let of_dy = Layout::new(&plain, tile.columns, tile.samples);
         let (rows, stride) = (of_dy.width(), patches.row_stride());
-        scratch::with(self.outputs * of_dy.row_stride + rows * stride + patches.memory(tile.columns), |memory| {
-            let (dy, memory) = memory.split_at_mut(self.outputs * of_dy.row_stride);
-            let (x, line) = memory.split_at_mut(rows * stride);
+        scratch::with(self.outputs * of_dy.row_stride + rows * stride, |memory| {
+            let (dy, x) = memory.split_at_mut(self.outputs * of_dy.row_stride);
             self.dy.fill(dy, (&of_dy, &plain), tile.first, [tile.sample, self.group, self.first]);
-            patches.fill(x, line, tile, self.group);
+            patches.fill(x, tile, self.group);
             let dy = Panels::rows(dy, of_dy.row_stride);
             let width = patches.width();
             add_product(dy, Matrix { data: x, stride }, [rows, width], (sums, width));

@@ -105,8 +105,8 @@ fn gradient(
     if depthwise::fits(problem) {
         return depthwise::input_gradient(problem, dy, &weight.folded(problem.row()), dx, (inputs, before));
     }
-    if patches::fits(problem) && problem.taps() > patches::SHORT {
-        return patches::input_gradient(problem, dy, &weight.folded(problem.row()), dx, (inputs, before));
+    if patches::fits(problem) {
+        return patches::input_gradient(problem, dy, weight, dx, (inputs, before));
     }
     let reading = Reading::back(problem.geometry);
     let (from, to) = (before / axis.stride, (inputs.length - 1 + before) / axis.stride + 1);

@@ -213,7 +213,7 @@ proptest! {
 #[test]
 fn random_cases_take_every_way() {
     let mut runner = TestRunner::deterministic();
-    let mut taken = [0; 7];
+    let mut taken = [0; 8];
     for _ in 0..2000 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let problem = Problem { geometry: &case.geometry, batch: case.batch, length: case.length };
@@ -225,8 +225,9 @@ fn random_cases_take_every_way() {
             let in_place = plain && low_rank_gradients::in_place(&problem);
             let [depthwise, short, patches] = special;
             let product = patches::fits_forward(&problem);
+            let by_taps = patches && problem.taps() <= patches::SHORT;
             let other = plain && !filtered && !in_place;
-            let ways = [depthwise, short, patches, product, plain && filtered, in_place, other];
+            let ways = [depthwise, short, patches && !by_taps, by_taps, product, plain && filtered, in_place, other];
             taken.iter_mut().zip(ways).for_each(|(taken, fits)| *taken += usize::from(fits));
         }
     }
@@ -256,6 +257,8 @@ fn large() -> Vec<Case> {
         one([10, 30, 10], Axis { dilation: 5, ..Axis::new(23) }, 1, 5000),
         one([9, 9, 9], Axis { stride: 3, dilation: 4, padding: Padding::Explicit(7, 9), ..Axis::new(19) }, 3, 2500),
         one([1, 70, 1], Axis { stride: 40, ..Axis::new(48) }, 3, 9000),
+        one([1, 70, 1], Axis { stride: 5, padding: Padding::Explicit(3, 0), ..Axis::new(10) }, 2, 9004),
+        one([4, 24, 2], Axis { stride: 3, padding: Padding::Explicit(0, 40), ..Axis::new(14) }, 20, 7),
         one([2, 66, 1], Axis { stride: 20, padding: Padding::Explicit(9, 0), ..Axis::new(80) }, 70, 110),
         one([3, 20, 1], Axis { stride: 16, padding: Padding::Explicit(9, 20), ..Axis::new(45) }, 40, 100),
         Case {

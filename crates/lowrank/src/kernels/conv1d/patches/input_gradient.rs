@@ -1,4 +1,4 @@
-//! `dX = dyᵀ·W`, added up where patches overlap.
+//! `dX = dyᵀ·W`, added up where patches overlap; under short kernels `dXᵀ = Wᵀ·dy`, whose lanes are columns.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -7,44 +7,71 @@ use super::super::super::lanes::{Lanes, arch};
 use super::super::super::scratch;
 use super::super::super::shared::Shared;
 use super::super::Problem;
-use super::super::matrix::{Matrix, PANEL, Panels, add_product};
+use super::super::kernel::Kernel;
+use super::super::matrix::{self, Matrix, PANEL, add_product};
+use super::super::panels::Panels;
+use super::super::product::{self, Epilogue, Product, Source};
 use super::super::signals::{Shape, Signals};
-use super::super::tiles::Tile;
+use super::super::tiles::{Tile, Tiles};
+use super::super::weights::Weight;
 use super::super::window::{Layout, Reading};
-use super::{padded, spread, tiles};
+use super::{COLUMNS, SHORT, padded, spread};
 
-/// See `conv1d::input_gradient`; of the folded weight, and of inputs of which `before` positions are missing in
-/// front.
+/// Columns of a tile of a short kernel: of each output a few pages of memory are read at a time.
+const SHORT_COLUMNS: usize = 512;
+
+/// See `conv1d::input_gradient`; of inputs of which `before` positions are missing in front.
 pub(in super::super) fn input_gradient(
     problem: &Problem<'_>,
     dy: Signals<'_>,
-    weight: &[f32],
+    weight: &Weight<'_>,
     dx: &mut [f32],
     (inputs, before): (Shape, usize),
 ) {
     let (stride, taps) = (problem.geometry.axes()[0].stride, problem.taps());
-    let width = inputs.channels * padded(taps);
-    let mut rows = vec![0.0; dy.rows.groups * dy.rows.channels * spread(width)];
-    let of_rows = rows.par_chunks_exact_mut(spread(width)).zip(weight.par_chunks_exact(inputs.channels * taps));
-    of_rows.with_min_len(64).for_each(|(row, weight)| {
-        for (row, weight) in row.chunks_mut(padded(taps)).zip(weight.chunks_exact(taps)) {
-            row[..taps].copy_from_slice(weight);
-        }
-    });
     let (from, to) = (before / stride, (inputs.length - 1 + before) / stride + 1);
-    let tiles = tiles(to - from, problem.batch);
-    let dx = Shared::new(dx);
+    let factor = if taps > SHORT { Factor::rows(problem, weight) } else { Factor::panels(problem, weight) };
+    let most = if taps > SHORT { COLUMNS } else { SHORT_COLUMNS };
+    let tiles = Tiles::new(to - from, problem.batch, &Reading::plain(), 1, [COLUMNS, most]);
+    let (dx, factor) = (&Shared::new(dx), &factor);
     (0..tiles.count() * inputs.groups).into_par_iter().for_each(|task| {
         let (tile, group) = (tiles.get(task / inputs.groups), task % inputs.groups);
-        let rows = &rows[group * dy.rows.channels * spread(width)..];
-        Task { dy, rows, taps, stride, group, tile, begin: from + tile.first, before, inputs, dx: &dx }.run();
+        Task { dy, factor, taps, stride, group, tile, begin: from + tile.first, before, inputs, dx }.run();
     });
+}
+
+/// The weight as the products read it.
+enum Factor {
+    /// Rows as wide as a patch, one for each output.
+    Rows(Vec<f32>),
+    /// For each group a row for each tap, over the outputs.
+    Panels(Vec<Panels>),
+}
+
+impl Factor {
+    fn rows(problem: &Problem<'_>, weight: &Weight<'_>) -> Self {
+        let (outputs, taps, weight) = (problem.outputs(), problem.taps(), weight.folded(problem.row()));
+        let width = problem.inputs().channels * padded(taps);
+        let mut rows = vec![0.0; outputs.groups * outputs.channels * spread(width)];
+        let of_rows = rows.par_chunks_exact_mut(spread(width)).zip(weight.par_chunks_exact(problem.row()));
+        of_rows.with_min_len(64).for_each(|(row, weight)| {
+            for (row, weight) in row.chunks_mut(padded(taps)).zip(weight.chunks_exact(taps)) {
+                row[..taps].copy_from_slice(weight);
+            }
+        });
+        Self::Rows(rows)
+    }
+
+    fn panels(problem: &Problem<'_>, weight: &Weight<'_>) -> Self {
+        let outputs = problem.outputs();
+        let kernel = Kernel::new(weight, [outputs.channels, problem.row(), 1]).transposed();
+        Self::Panels((0..outputs.groups).map(|group| Panels::pack(&kernel, group, 0..outputs.channels, &[0])).collect())
+    }
 }
 
 struct Task<'a> {
     dy: Signals<'a>,
-    /// Of the weight, as wide as a patch.
-    rows: &'a [f32],
+    factor: &'a Factor,
     taps: usize,
     stride: usize,
     group: usize,
@@ -59,15 +86,24 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self) {
         // The columns that reach into the tile's positions: `halo` of them begin before it.
-        let (tile, plain, halo) = (self.tile, Reading::plain(), (self.taps - 1) / self.stride);
+        let (tile, halo) = (self.tile, (self.taps - 1) / self.stride);
         let (first, end) = (self.begin.saturating_sub(halo), self.begin + tile.columns);
         let columns = end.min(self.dy.rows.length).saturating_sub(first).max(1);
+        let line = ((columns - 1) * self.stride + self.taps).max((end - first) * self.stride);
+        match self.factor {
+            Factor::Rows(rows) => self.by_columns(rows, first, columns, line),
+            Factor::Panels(panels) => self.by_taps(&panels[self.group], first, columns, line),
+        }
+    }
+
+    /// A row for each column.
+    fn by_columns(&self, rows: &[f32], first: usize, columns: usize, line: usize) {
+        let (tile, plain) = (self.tile, Reading::plain());
         let layout = Layout::new(&plain, columns, tile.samples);
         let width = self.inputs.channels * padded(self.taps);
         // Panels side by side, an odd number of cache lines apart.
         let panel = spread(self.dy.rows.channels * PANEL);
         let (panels, patches) = (layout.width().div_ceil(PANEL) * panel, layout.width() * width);
-        let line = ((columns - 1) * self.stride + self.taps).max((end - first) * self.stride);
         scratch::with(layout.row_stride + panels + patches + line, |memory| {
             let (row, memory) = memory.split_at_mut(layout.row_stride);
             let (panels, memory) = memory.split_at_mut(panels);
@@ -80,8 +116,9 @@ impl Task<'_> {
                 }
             }
             patches.fill(0.0);
-            let dy = Panels { data: panels, panel_stride: panel, row_stride: 1, step_stride: PANEL };
-            let weight = Matrix { data: self.rows, stride: spread(width) };
+            let dy = matrix::Panels { data: panels, panel_stride: panel, row_stride: 1, step_stride: PANEL };
+            let rows = &rows[self.group * self.dy.rows.channels * spread(width)..];
+            let weight = Matrix { data: rows, stride: spread(width) };
             add_product(dy, weight, [self.dy.rows.channels, width], (patches, width));
             for (sample, patches) in patches.chunks_exact(columns * width).enumerate() {
                 for channel in 0..self.inputs.channels {
@@ -89,6 +126,32 @@ impl Task<'_> {
                     line.fill(0.0);
                     arch().dispatch(Overlap { patches, taps: self.taps, stride: self.stride, line: &mut *line });
                     self.write(&line[(self.begin - first) * self.stride..], tile.sample + sample, channel);
+                }
+            }
+        });
+    }
+
+    /// A row for each tap, of the output where it is.
+    fn by_taps(&self, panels: &Panels, first: usize, columns: usize, line: usize) {
+        let (taps, of_dy) = (self.taps, self.dy.rows);
+        // No column at all may reach the last positions.
+        let columns = if first < of_dy.length { columns } else { 0 };
+        let size = self.inputs.channels * taps * columns;
+        scratch::with(size + line, |memory| {
+            let (rows, line) = memory.split_at_mut(size);
+            for sample in self.tile.sample..self.tile.sample + self.tile.samples {
+                let window = &self.dy.values[of_dy.start(sample, self.group, 0)..];
+                let source = Source { window, row_stride: of_dy.length, taps: &[first], first: 0 };
+                let sink = product::Matrix { data: &mut *rows, row_stride: columns };
+                arch().dispatch(Product { panels, source, columns, epilogue: Epilogue::NONE, sink });
+                for channel in 0..self.inputs.channels {
+                    line.fill(0.0);
+                    for tap in 0..taps {
+                        let row = &rows[(channel * taps + tap) * columns..][..columns];
+                        let line = line[tap..].iter_mut().step_by(self.stride);
+                        line.zip(row).for_each(|(line, value)| *line += value);
+                    }
+                    self.write(&line[(self.begin - first) * self.stride..], sample, channel);
                 }
             }
         });

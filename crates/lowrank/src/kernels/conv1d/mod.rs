@@ -15,8 +15,8 @@
 //! half precision; as many groups at a time as there are threads); and a window for each thread, of about 96 Ki values or 48
 //! columns of every channel, whichever is more (of every tap as well, where dilation sets the taps further apart than the
 //! tile is wide); in `winograd` up to 7/4 of the weight in its place; under long kernels at wide strides the patches, at
-//! most four times the input. A thread keeps both for the next call, packed weights up to 16 MB. Sums are split by the shape,
-//! never by threads: the same bits for any number of them.
+//! most four times the input; beside a dense weight gradient as much again. A thread keeps both for the next call, packed
+//! weights up to 16 MB. Sums are split by the shape, never by threads: the same bits for any number of them.
 
 mod depthwise;
 mod direct;

@@ -68,7 +68,8 @@ impl Tiles {
 /// Channels whose windows are in memory at a time, where sums go along the columns.
 pub(super) const CHANNELS: usize = 64;
 
-/// Columns of a tile for sums along them: as many as make the last step, across a register, small.
+/// Columns of a tile for sums along them: as many as make the last step, across a register, small, and few enough for eight
+/// rows of a low-rank signal to stay in the first-level cache.
 pub(super) const SUMMED: [usize; 2] = [256, 512];
 
 /// Blocks of [`CHANNELS`] channels as `(first, count)`.

@@ -50,7 +50,7 @@ pub fn low_rank_gradients(problem: &Problem<'_>, x: &[f32], dy: &[f32], low: &Lo
         let reading = Reading::of(problem.geometry);
         let in_place = in_place(problem);
         let factors = &Factors::new(problem, low);
-        let dy_in_place = in_place || problem.columns() >= COLUMNS;
+        let dy_in_place = problem.columns() >= COLUMNS;
         let pass = Pass { x, dy, reading: &reading, rank, factors, in_place, dy_in_place };
         let of_tiles = if in_place { &Reading::plain() } else { &reading };
         let tiles = Tiles::summed(problem, of_tiles);

@@ -16,8 +16,9 @@ pub(super) struct Pass<'a> {
     /// Of a group.
     pub rank: usize,
     pub factors: &'a Factors,
-    /// Whether signals are read where they are, or at least those of the output.
+    /// Whether signals are read where they are.
     pub in_place: bool,
+    /// Whether those of the output are, which `in_place` implies.
     pub dy_in_place: bool,
 }
 

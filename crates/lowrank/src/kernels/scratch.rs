@@ -8,10 +8,17 @@ thread_local! {
     static WEIGHTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What all memory holds that this thread is lent in a test, in place of what was left there.
+    pub static LEFT: Cell<Option<f32>> = const { Cell::new(None) };
+}
+
 /// Values of a line of the cache, which are as many bytes as the widest register has.
 const LINE: usize = 16;
 
-/// Lends `len` values of this thread's memory, of unknown content. It grows to the largest that was asked for, and begins
+/// Lends `len` values of this thread's memory, of unknown content, which no arithmetic may touch, used or not: what is left
+/// there may be a denormal number, with which the processor takes a hundred times as long. It grows to the largest that was asked for, and begins
 /// where a line of the cache does: a register that is read across two lines is read twice.
 ///
 /// # Panics
@@ -21,6 +28,8 @@ pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
         if scratch.len() < len + LINE {
             scratch.resize(len + LINE, 0.0);
         }
+        #[cfg(test)]
+        LEFT.get().into_iter().for_each(|value| scratch.fill(value));
         let start = line(scratch);
         work(&mut scratch[start..][..len])
     })
@@ -51,6 +60,8 @@ impl Buffer {
             values.clear();
             values.resize(len + LINE, 0.0);
         }
+        #[cfg(test)]
+        LEFT.get().into_iter().for_each(|value| values.fill(value));
         Self { start: line(&values), values, len }
     }
 }
@@ -75,5 +86,27 @@ impl Drop for Buffer {
             let kept = WEIGHTS.take();
             WEIGHTS.set(if kept.len() > self.values.len() { kept } else { std::mem::take(&mut self.values) });
         }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::hint::black_box;
+
+    use super::super::testing::computes_with_what_is_left;
+    use super::*;
+
+    #[test]
+    fn computing_with_what_is_left_is_noticed() {
+        let add_one = |value: f32| {
+            black_box(black_box(value) + 1.0);
+        };
+        assert!(computes_with_what_is_left(|| with(1, |memory| add_one(memory[0]))));
+        assert!(computes_with_what_is_left(|| add_one(Buffer::new(1)[0])));
+        let filled = |memory: &mut [f32]| {
+            memory.fill(1.0);
+            add_one(memory[0]);
+        };
+        assert!(!computes_with_what_is_left(|| with(1, filled)));
     }
 }

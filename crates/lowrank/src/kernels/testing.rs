@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::lanes::arch;
+use super::scratch;
 use crate::random::Random;
 
 /// What an operation gives with each instruction set of this machine, and without any.
@@ -28,6 +29,42 @@ pub(super) fn assert_threads_do_not_matter(name: &str, run: impl Fn() -> Vec<f32
     for threads in [2, 3, 8] {
         assert!(on(threads) == one, "{name} on {threads} threads");
     }
+}
+
+/// Whether `run` computes with what others have left in the memory that it is lent. That may be a denormal number, which
+/// costs the processor a hundred times what another does; its status says so.
+pub(super) fn computes_with_what_is_left(run: impl Fn() + Sync) -> bool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        scratch::LEFT.set(Some(f32::from_bits(1)));
+        denormals_met(&run)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "the processor's status")]
+fn denormals_met(run: impl Fn()) -> bool {
+    use std::arch::asm;
+
+    const FLAGS: u32 = 0x3f;
+    const DENORMAL: u32 = 2;
+    let mut status = 0_u32;
+    // SAFETY: the status is read and written back with its flags cleared, which are nobody's.
+    unsafe {
+        asm!("stmxcsr [{}]", in(reg) &raw mut status);
+        status &= !FLAGS;
+        asm!("ldmxcsr [{}]", in(reg) &raw const status);
+    }
+    run();
+    // SAFETY: as above.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut status) };
+    status & DENORMAL != 0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn denormals_met(run: impl Fn()) -> bool {
+    run();
+    false
 }
 
 /// Normal values, spread by 3.

@@ -1,11 +1,12 @@
 //! Forward and gradients against the `f64` reference, head by head, on random shapes.
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::kernels::reference;
-use crate::kernels::testing::assert_threads_do_not_matter;
+use crate::kernels::testing::{assert_threads_do_not_matter, computes_with_what_is_left};
 use crate::random::Random;
 
 /// Lengths around the sizes of a block, and heads that are not whole registers.
@@ -96,4 +97,14 @@ fn large_scores_do_not_overflow() {
     let shape = Attention { batch: 1, heads: 1, head_dim: 1, queries: 1, keys: 2, causal: false };
     let inputs = [vec![1e4], vec![1e4, -1e4], vec![1.0, 2.0], vec![1.0]];
     assert_eq!(results(&shape, &inputs), [vec![1.0], vec![0.0], vec![0.0; 2], vec![1.0, 0.0]]);
+}
+
+#[test]
+fn what_is_left_in_memory_is_not_computed_with() {
+    let mut runner = TestRunner::deterministic();
+    for seed in 0..200 {
+        let shape = shape().new_tree(&mut runner).unwrap().current();
+        let inputs = draw(&shape, seed);
+        assert!(!computes_with_what_is_left(|| drop(results(&shape, &inputs))), "{shape:?}");
+    }
 }

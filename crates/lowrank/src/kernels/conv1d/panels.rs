@@ -9,7 +9,7 @@ use super::super::scratch::{self, Buffer};
 use super::kernel::Kernel;
 
 /// A matrix of kernels in the order in which the product reads it: for each block of channels, for each block of rows,
-/// the taps, the channels, and the rows of the block side by side. Of rows that do not exist, the values are unknown.
+/// the taps, the channels, and the rows of the block side by side. Rows that do not exist are zero.
 pub(super) struct Panels {
     data: Buffer,
     rows: usize,
@@ -103,6 +103,7 @@ impl Job<'_> {
                         (_, rows) => {
                             for (tap, panel) in taps.iter().zip(panel) {
                                 (0..rows).for_each(|at| panel[at] = row(at)[tap * strides.tap]);
+                                panel[rows..self.width].fill(0.0);
                             }
                         }
                     }

@@ -10,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::*;
 use crate::geometry::{Axis, Padding, PaddingMode};
 use crate::kernels::activation::Activation;
-use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, wide};
+use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, computes_with_what_is_left, wide};
 use crate::kernels::{Values, reference};
 use crate::random::Random;
 
@@ -283,6 +283,21 @@ fn large_problems_agree_with_the_reference() {
 fn the_same_bits_for_any_number_of_threads() {
     for case in large() {
         assert_threads_do_not_matter(&format!("{case:?}"), || results(&case).unwrap().concat());
+    }
+}
+
+#[test]
+fn what_is_left_in_memory_is_not_computed_with() {
+    let mut runner = TestRunner::deterministic();
+    let random: Vec<_> = (0..2000).map(|_| case().new_tree(&mut runner).unwrap().current()).collect();
+    for case in random.into_iter().chain(large()) {
+        for filtered in [false, true] {
+            let run = || {
+                winograd::FORCED.set(Some(filtered));
+                drop(results(&case));
+            };
+            assert!(!computes_with_what_is_left(run), "{case:?}, filtered: {filtered}");
+        }
     }
 }
 

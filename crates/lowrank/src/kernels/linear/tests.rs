@@ -1,11 +1,12 @@
 //! Every kernel against the `f64` reference, on random shapes.
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::kernels::reference;
-use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, wide};
+use crate::kernels::testing::{assert_sums_close, assert_threads_do_not_matter, computes_with_what_is_left, wide};
 use crate::random::Random;
 
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +153,18 @@ fn the_same_bits_for_any_number_of_threads() {
         let results = || values.results(case).concat();
         assert_threads_do_not_matter(&format!("{case:?}"), results);
         assert_threads_do_not_matter(&format!("{case:?}, registers"), || without_matrix_unit(results));
+    }
+}
+
+#[test]
+fn what_is_left_in_memory_is_not_computed_with() {
+    let mut runner = TestRunner::deterministic();
+    let random: Vec<_> = (0..1000).map(|_| case().new_tree(&mut runner).unwrap().current()).collect();
+    for case in random.into_iter().chain(LARGE) {
+        let values = Drawn::new(case);
+        let run = || drop(values.results(case));
+        assert!(!computes_with_what_is_left(run), "{case:?}");
+        assert!(!computes_with_what_is_left(|| without_matrix_unit(run)), "{case:?}, registers");
     }
 }
 

@@ -13,7 +13,7 @@ use super::scheme::{Progression, Scheme};
 /// the filters and channels (or single taps and channels) that are added up.
 pub(super) struct Filters {
     data: Buffer,
-    /// Rows of a block; of those that do not exist, the values are unknown.
+    /// Rows of a block; those that do not exist are zero.
     pub height: usize,
     pub rows: usize,
     /// Where the sums of a block begin, and how long their rows are.
@@ -43,6 +43,9 @@ impl Filters {
             scratch::with(of_kernel + count * scheme.most_taps() * channels, |memory| {
                 let (memory, line) = memory.split_at_mut(of_kernel);
                 let (values, strides) = kernel.block(group, rows, 0..channels, memory);
+                if count < height {
+                    data.fill(0.0);
+                }
                 Task { scheme, values, channels, strides, rows: count, places: &places, data }.run(line);
             });
         });

@@ -41,6 +41,8 @@ pub(super) struct Sizes {
     apart: usize,
     /// Lanes of all signals.
     lanes: usize,
+    /// Lanes of a source that are read, for the registers of all sums.
+    reach: usize,
     /// From a channel to the next.
     row: usize,
     /// From a point, or a row of single taps, to the next.
@@ -71,6 +73,7 @@ impl Sizes {
         Self {
             apart,
             lanes,
+            reach: lanes.next_multiple_of(LANES) + apart - tile.blocks * tile.width,
             row,
             source,
             window: scheme.sources() * source,
@@ -100,8 +103,11 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> WithSimd for Task<'_, M, 
         for channel in 0..channels {
             for sample in 0..tile.samples {
                 let signal = convolution.x.row(tile.sample + sample, group, channel);
-                let place = channel * sizes.row + sample * sizes.apart;
-                fill::<S, M, R, E>(simd, convolution, tile, sizes, signal, line, rows, &mut window[place..]);
+                let start = sample * sizes.apart;
+                let window = &mut window[channel * sizes.row + start..];
+                // What no signal fills is zero: arithmetic with what is left there may be slow.
+                let lanes = if sample + 1 == tile.samples { sizes.reach - start } else { sizes.apart };
+                fill::<S, M, R, E>(simd, convolution, tile, sizes, signal, line, rows, (window, lanes));
             }
         }
         let taps = sources(convolution.scheme, tile, sizes);
@@ -122,7 +128,7 @@ impl<M: Minimal<R, E>, const R: usize, const E: usize> WithSimd for Task<'_, M, 
     }
 }
 
-/// Fills `window` with the inputs of one channel of one signal, every source `sizes.source` from the last.
+/// Fills so many lanes of `window` with the inputs of one channel of one signal, every source `sizes.source` from the last.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "three places of memory, which are borrowed apart")]
 fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
@@ -133,11 +139,12 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
     signal: &[f32],
     line: &mut [f32],
     rows: &mut [f32],
-    window: &mut [f32],
+    (window, lanes): (&mut [f32], usize),
 ) {
     for (index, run) in convolution.scheme.filtered.iter().enumerate() {
         let blocks = tile.blocks + run.filters;
         read(convolution, tile, sizes, run, blocks, signal, line, rows);
+        clear::<S, OUTPUTS>(simd, rows, sizes.split, blocks * tile.width, blocks * tile.width + SLACK);
         let window = &mut window[index * E * sizes.source..];
         let mut start = 0;
         while start < (blocks - 1) * tile.width {
@@ -152,14 +159,28 @@ fn fill<S: Simd, M: Minimal<R, E>, const R: usize, const E: usize>(
             }
             start += S::F32_LANES;
         }
+        clear::<S, E>(simd, window, sizes.source, start, lanes);
     }
     for (index, run) in convolution.scheme.single.iter().enumerate() {
         read(convolution, tile, sizes, run, tile.blocks, signal, line, rows);
         let first = convolution.scheme.filtered.len() * E + index * OUTPUTS;
+        let window = &mut window[first * sizes.source..];
+        let count = tile.blocks * tile.width;
         for i in 0..OUTPUTS {
-            let values = &rows[i * sizes.split..][..tile.blocks * tile.width];
-            window[(first + i) * sizes.source..][..values.len()].copy_from_slice(values);
+            window[i * sizes.source..][..count].copy_from_slice(&rows[i * sizes.split..][..count]);
         }
+        clear::<S, OUTPUTS>(simd, window, sizes.source, count, lanes);
+    }
+}
+
+/// Zero in lanes `from..to` of `N` rows, and in up to a register of what is filled later.
+#[inline(always)]
+fn clear<S: Simd, const N: usize>(simd: S, rows: &mut [f32], stride: usize, mut from: usize, to: usize) {
+    while from < to {
+        for n in 0..N {
+            store(simd, simd.splat_f32s(0.0), &mut rows[n * stride + from..]);
+        }
+        from += S::F32_LANES;
     }
 }
 

@@ -52,18 +52,25 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// Adds the sums of one tile.
+    /// Adds the sums of one tile. The output is read where it is, but for several short signals at once.
     fn add(&self, tile: Tile, sums: &mut [f32]) {
-        let (patches, plain) = (self.patches, Reading::plain());
-        let of_dy = Layout::new(&plain, tile.columns, tile.samples);
-        let (rows, stride) = (of_dy.width(), patches.row_stride());
-        scratch::with(self.outputs * of_dy.row_stride + rows * stride, |memory| {
-            let (dy, x) = memory.split_at_mut(self.outputs * of_dy.row_stride);
-            self.dy.fill(dy, (&of_dy, &plain), tile.first, [tile.sample, self.group, self.first]);
+        let (patches, plain, of_dy) = (self.patches, Reading::plain(), self.dy.rows);
+        let (width, stride) = (patches.width(), patches.row_stride());
+        let layout = Layout::new(&plain, tile.columns, tile.samples);
+        let window = if tile.samples == 1 { 0 } else { self.outputs * layout.row_stride };
+        scratch::with(window + layout.width() * stride, |memory| {
+            let (window, x) = memory.split_at_mut(window);
             patches.fill(x, tile, self.group);
-            let dy = Panels::rows(dy, of_dy.row_stride);
-            let width = patches.width();
-            add_product(dy, Matrix { data: x, stride }, [rows, width], (sums, width));
+            let dy = if window.is_empty() {
+                Panels::rows(
+                    &self.dy.values[of_dy.start(tile.sample, self.group, self.first) + tile.first..],
+                    of_dy.length,
+                )
+            } else {
+                self.dy.fill(window, (&layout, &plain), tile.first, [tile.sample, self.group, self.first]);
+                Panels::rows(window, layout.row_stride)
+            };
+            add_product(dy, Matrix { data: x, stride }, [layout.width(), width], (sums, width));
         });
     }
 }

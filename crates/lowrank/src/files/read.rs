@@ -89,10 +89,21 @@ fn unreadable(path: &Path, source: io::Error) -> Error {
         return Error::io(path, "read", source);
     }
     let error = Error::new(Subject::File, "no such file or folder").at(path.display()).because(source);
-    match sibling(path) {
-        Some(sibling) => error.with_hint(format!("did you mean `{}`?", sibling.display())),
+    match sibling(path).map(|sibling| format!("did you mean `{}`?", sibling.display())).or_else(|| way(path)) {
+        Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// Where the missing `path` was looked for, or the first folder on the way to it that is missing too.
+fn way(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).ok()?;
+    let missing = path.ancestors().take_while(|folder| !exists(folder)).last()?;
+    Some(if missing == path {
+        format!("it was looked for in `{}`", path.parent()?.display())
+    } else {
+        format!("there is no folder `{}`", missing.display())
+    })
 }
 
 /// The file beside the missing `path` that was probably meant.
@@ -155,6 +166,13 @@ mod tests {
         fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
         let error = read_bytes(&dir.path().join("adapter_cofnig.json"), 9).unwrap_err();
         assert!(error.hint().unwrap().contains("adapter_config.json"));
-        assert!(read_bytes(&dir.path().join("zzz"), 9).unwrap_err().hint().is_none());
+    }
+
+    #[test]
+    fn a_missing_file_without_one_names_the_way_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let hint = |path: &str| read_bytes(&dir.path().join(path), 9).unwrap_err().hint().unwrap().to_string();
+        assert_eq!(hint("zzz"), format!("it was looked for in `{}`", dir.path().display()));
+        assert_eq!(hint("a/b/zzz"), format!("there is no folder `{}`", dir.path().join("a").display()));
     }
 }

@@ -17,9 +17,11 @@ thread_local! {
 /// Values of a line of the cache, which are as many bytes as the widest register has.
 const LINE: usize = 16;
 
-/// Lends `len` values of this thread's memory, of unknown content, which no arithmetic may touch, used or not: what is left
-/// there may be a denormal number, with which the processor takes a hundred times as long. It grows to the largest that was asked for, and begins
-/// where a line of the cache does: a register that is read across two lines is read twice.
+/// Lends `len` values of this thread's memory, of unknown content. No arithmetic may touch that, even to drop the result:
+/// what is left there may be a denormal number, with which the processor takes a hundred times as long.
+///
+/// It grows to the largest that was asked for, and begins where a line of the cache does: a register that is read across
+/// two lines is read twice.
 ///
 /// # Panics
 /// When `work` asks for scratch itself.

@@ -51,7 +51,12 @@ impl<'a> Signals<'a> {
 
     /// One channel of a group of a signal.
     pub fn row(&self, sample: usize, group: usize, channel: usize) -> &'a [f32] {
-        &self.values[self.rows.start(self.places.of(sample), group, channel)..][..self.rows.length]
+        &self.rows_from(sample, group, channel)[..self.rows.length]
+    }
+
+    /// All values from the first of a channel on.
+    pub fn rows_from(&self, sample: usize, group: usize, channel: usize) -> &'a [f32] {
+        &self.values[self.rows.start(self.places.of(sample), group, channel)..]
     }
 
     /// Fills rows of a window with what columns from `first` of signals from `sample` read of a group's channels from

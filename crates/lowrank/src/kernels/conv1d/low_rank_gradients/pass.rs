@@ -188,7 +188,7 @@ impl<'a> Wide<'a> {
         let (signals, tile, (from, count)) = (self.signals, self.tile, self.place);
         let Some(layout) = self.layout else {
             let shape = signals.rows;
-            let data = &signals.values[shape.start(tile.sample, self.group, from)..];
+            let data = signals.rows_from(tile.sample, self.group, from);
             let step = shape.groups * shape.channels * shape.length;
             return Rows { data, count, stride: shape.length, step };
         };

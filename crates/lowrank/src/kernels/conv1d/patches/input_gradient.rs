@@ -140,7 +140,7 @@ impl Task<'_> {
         scratch::with(size + line, |memory| {
             let (rows, line) = memory.split_at_mut(size);
             for sample in self.tile.sample..self.tile.sample + self.tile.samples {
-                let window = &self.dy.values[of_dy.start(sample, self.group, 0)..];
+                let window = self.dy.rows_from(sample, self.group, 0);
                 let source = Source { window, row_stride: of_dy.length, taps: &[first], first: 0 };
                 let sink = product::Matrix { data: &mut *rows, row_stride: columns };
                 arch().dispatch(Product { panels, source, columns, epilogue: Epilogue::NONE, sink });

@@ -54,7 +54,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// Adds the sums of one tile. The output is read where it is, but for several short signals at once.
     fn add(&self, tile: Tile, sums: &mut [f32]) {
-        let (patches, plain, of_dy) = (self.patches, Reading::plain(), self.dy.rows);
+        let (patches, plain) = (self.patches, Reading::plain());
         let (width, stride) = (patches.width(), patches.row_stride());
         let layout = Layout::new(&plain, tile.columns, tile.samples);
         let window = if tile.samples == 1 { 0 } else { self.outputs * layout.row_stride };
@@ -62,10 +62,8 @@ impl Task<'_> {
             let (window, x) = memory.split_at_mut(window);
             patches.fill(x, tile, self.group);
             let dy = if window.is_empty() {
-                Panels::rows(
-                    &self.dy.values[of_dy.start(tile.sample, self.group, self.first) + tile.first..],
-                    of_dy.length,
-                )
+                let rows = self.dy.rows_from(tile.sample, self.group, self.first);
+                Panels::rows(&rows[tile.first..], self.dy.rows.length)
             } else {
                 self.dy.fill(window, (&layout, &plain), tile.first, [tile.sample, self.group, self.first]);
                 Panels::rows(window, layout.row_stride)

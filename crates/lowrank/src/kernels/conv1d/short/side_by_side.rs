@@ -31,7 +31,7 @@ impl WithSimd for SideBySide<'_> {
         let width = channels.next_multiple_of(LANES);
         let to = &mut to[..positions * samples * width];
         for sample in 0..samples {
-            let values = &x.values[x.rows.start(first + sample, group, 0)..][..channels * positions];
+            let values = &x.rows_from(first + sample, group, 0)[..channels * positions];
             let mut rows = to[sample * width..].chunks_mut(samples * width).map(|row| {
                 let (row, rest) = row[..width].split_at_mut(channels);
                 rest.fill(0.0);

@@ -59,7 +59,7 @@ pub(super) fn parts(batch: usize) -> impl IndexedParallelIterator<Item = impl It
 pub(super) fn of_channels(signals: Signals<'_>, [first, group, position]: [usize; 3]) -> Panels<'_> {
     let shape = signals.rows;
     Panels {
-        data: &signals.values[shape.start(first, group, 0) + position..],
+        data: &signals.rows_from(first, group, 0)[position..],
         panel_stride: PANEL * shape.length,
         row_stride: shape.length,
         step_stride: shape.len(1),

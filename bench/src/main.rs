@@ -17,6 +17,9 @@ mod versions;
 
 use std::path::PathBuf;
 
+#[global_allocator]
+static ALLOCATOR: lowrank::memory::Allocator = lowrank::memory::Allocator;
+
 fn main() -> anyhow::Result<()> {
     // As the command does.
     lowrank::memory::keep_pages();

@@ -11,6 +11,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: lowrank::memory::Allocator = lowrank::memory::Allocator;
+
 fn main() -> ExitCode {
     lowrank::memory::keep_pages();
     lowrank::threads::take_part();

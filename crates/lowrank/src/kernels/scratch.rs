@@ -28,13 +28,19 @@ const LINE: usize = 16;
 pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len + LINE {
-            scratch.resize(len + LINE, 0.0);
+            grow(scratch, len);
         }
         #[cfg(test)]
         LEFT.get().into_iter().for_each(|value| scratch.fill(value));
         let start = line(scratch);
         work(&mut scratch[start..][..len])
     })
+}
+
+/// Makes room for `len` values and no more. What was there need not be copied, and is given back first.
+fn grow(values: &mut Vec<f32>, len: usize) {
+    *values = Vec::new();
+    *values = vec![0.0; len + LINE];
 }
 
 /// Where the first line begins.
@@ -58,9 +64,7 @@ impl Buffer {
     pub fn new(len: usize) -> Self {
         let mut values = WEIGHTS.take();
         if values.len() < len + LINE {
-            // What it held need not be copied.
-            values.clear();
-            values.resize(len + LINE, 0.0);
+            grow(&mut values, len);
         }
         #[cfg(test)]
         LEFT.get().into_iter().for_each(|value| values.fill(value));

@@ -1,4 +1,4 @@
-//! Freed memory of a process that trains.
+//! Memory of a process that trains.
 //!
 //! A training step allocates and frees the same few megabytes over and over. By default the C library gives large blocks
 //! back to the system at once, and every step pays for fresh pages: a third of the time of a small network.

@@ -37,7 +37,7 @@ impl Epilogue<'_> {
 
 /// Where the sums of a row go.
 pub(super) trait Sink {
-    /// `columns` values of `row` from `column` on, to be read (when a block of channels adds to them) and written.
+    /// `columns` values of `row` from `column` on, to be read (where a block of channels adds to them) and written.
     fn values(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32];
 }
 
@@ -103,27 +103,23 @@ fn blocks<S: Simd>(
     sink: &mut impl Sink,
     mut first: bool,
 ) {
-    let lanes = S::F32_LANES;
     let mut blocks = panels.channel_blocks().peekable();
     while let Some(channels) = blocks.next() {
         let pass = Pass { panels, source, channels, epilogue, first, last: blocks.peek().is_none() };
-        let mut column = 0;
-        while column < columns {
-            let left = columns - column;
-            if left > 2 * lanes {
-                pass.columns::<S, COLUMNS>(simd, column, left.min(COLUMNS * lanes), sink);
-                column += COLUMNS * lanes;
-            } else if left > lanes {
-                pass.columns::<S, 2>(simd, column, left, sink);
-                column += 2 * lanes;
-            } else {
-                pass.columns::<S, 1>(simd, column, left, sink);
-                column += lanes;
+        if channels.1 * source.row_stride <= NEAR {
+            for rows in panels.row_blocks() {
+                pass.sweep(simd, columns, std::iter::once(rows), sink);
             }
+        } else {
+            pass.sweep(simd, columns, panels.row_blocks(), sink);
         }
         first = false;
     }
 }
+
+/// Values of a window that stays in the first-level cache: then all columns of some rows are written before the next rows,
+/// in the order of memory.
+const NEAR: usize = 5 << 10;
 
 /// One block of channels.
 #[derive(Clone, Copy)]
@@ -137,8 +133,39 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// All columns of some blocks of rows.
     #[inline(always)]
-    fn columns<S: Simd, const N: usize>(self, simd: S, column: usize, count: usize, sink: &mut impl Sink) {
+    fn sweep<S: Simd>(
+        self,
+        simd: S,
+        columns: usize,
+        rows: impl Iterator<Item = (usize, usize)> + Clone,
+        sink: &mut impl Sink,
+    ) {
+        let (lanes, mut column) = (S::F32_LANES, 0);
+        while column < columns {
+            let left = columns - column;
+            if left > 2 * lanes {
+                self.columns::<S, COLUMNS>(simd, (column, left.min(COLUMNS * lanes)), rows.clone(), sink);
+                column += COLUMNS * lanes;
+            } else if left > lanes {
+                self.columns::<S, 2>(simd, (column, left), rows.clone(), sink);
+                column += 2 * lanes;
+            } else {
+                self.columns::<S, 1>(simd, (column, left), rows.clone(), sink);
+                column += lanes;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const N: usize>(
+        self,
+        simd: S,
+        (column, count): (usize, usize),
+        rows: impl Iterator<Item = (usize, usize)>,
+        sink: &mut impl Sink,
+    ) {
         let Source { window, row_stride, taps, .. } = self.source;
         let (from, depth) = self.channels;
         let start = (from * row_stride + column).min(window.len());
@@ -149,7 +176,7 @@ impl Pass<'_> {
             copy = last_columns(source, count, N * S::F32_LANES);
             source = Rows { data: &copy.0, row_stride: N * S::F32_LANES, taps: &copy.1, depth };
         }
-        for rows in self.panels.row_blocks() {
+        for rows in rows {
             match rows.1 {
                 8 => self.block::<S, 8, N>(simd, rows, source, (column, count), sink),
                 4 => self.block::<S, 4, N>(simd, rows, source, (column, count), sink),
@@ -169,25 +196,34 @@ impl Pass<'_> {
         sink: &mut impl Sink,
     ) {
         let (row, valid) = (rows.0, M.min(self.panels.rows() - rows.0));
-        let mut sums = [[simd.splat_f32s(0.0); N]; M];
-        for m in 0..valid {
-            if !self.first {
-                read(simd, &mut sums[m], sink.values(row + m, column, count));
-            } else if let Some(bias) = self.epilogue.bias {
-                sums[m] = [simd.splat_f32s(bias[row + m]); N];
-            }
-        }
         let panel = &self.panels.panel(self.channels, rows)[self.source.first * self.channels.1 * M..];
         let a = Scalars { data: panel, row_stride: 1, step_stride: M };
-        block::multiply(simd, &mut sums, a, source);
-        let activation = self.epilogue.activation;
-        for m in 0..valid {
-            if self.last && activation != Activation::Identity {
-                for n in 0..N {
-                    sums[m][n] = activation.apply(Lanes::new(simd, sums[m][n])).value();
-                }
+        // What the sums begin with is added at the end: an array that is filled before a loop stays in memory.
+        let mut sums: [[S::f32s; N]; M] = block::product(simd, a, source);
+        for m in 0..M {
+            if m < valid {
+                let values = sink.values(row + m, column, count);
+                self.finish(simd, &mut sums[m], row + m, values);
+                write(simd, &sums[m], values);
             }
-            write(simd, &sums[m], sink.values(row + m, column, count));
+        }
+    }
+
+    /// Adds what a row begins with, and applies the activation when nothing more is added.
+    #[inline(always)]
+    fn finish<S: Simd, const N: usize>(self, simd: S, sums: &mut [S::f32s; N], row: usize, values: &[f32]) {
+        let Epilogue { bias, activation } = self.epilogue;
+        if !self.first {
+            add(simd, sums, values);
+        } else if let Some(bias) = bias {
+            for n in 0..N {
+                sums[n] = simd.add_f32s(sums[n], simd.splat_f32s(bias[row]));
+            }
+        }
+        if self.last && activation != Activation::Identity {
+            for n in 0..N {
+                sums[n] = activation.apply(Lanes::new(simd, sums[n])).value();
+            }
         }
     }
 }
@@ -207,14 +243,15 @@ fn last_columns(rows: Rows<'_>, count: usize, width: usize) -> (Vec<f32>, Vec<us
 }
 
 #[inline(always)]
-fn read<S: Simd, const N: usize>(simd: S, sums: &mut [S::f32s; N], values: &[f32]) {
+fn add<S: Simd, const N: usize>(simd: S, sums: &mut [S::f32s; N], values: &[f32]) {
     if values.len() == N * S::F32_LANES {
         for n in 0..N {
-            sums[n] = Lanes::load(simd, &values[n * S::F32_LANES..][..S::F32_LANES]).value();
+            let value = Lanes::load(simd, &values[n * S::F32_LANES..][..S::F32_LANES]);
+            sums[n] = (value + Lanes::new(simd, sums[n])).value();
         }
     } else {
-        for (sums, values) in sums.iter_mut().zip(values.chunks(S::F32_LANES)) {
-            *sums = Lanes::load(simd, values).value();
+        for (sum, values) in sums.iter_mut().zip(values.chunks(S::F32_LANES)) {
+            *sum = (Lanes::load(simd, values) + Lanes::new(simd, *sum)).value();
         }
     }
 }

@@ -281,12 +281,11 @@ fn block<S: Simd, const M: usize, const N: usize>(
     products: &mut [f32],
     stride: usize,
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); N]; M];
     let b =
         Rows { data: &source.window[lane..], row_stride: source.row, taps: &source.taps[sum], depth: source.channels };
-    block::multiply(simd, &mut sums, filters.scalars(first, sum), b);
-    for (row, sums) in sums.iter().enumerate() {
-        write(simd, sums, &mut products[row * stride + lane..][..N * S::F32_LANES]);
+    let sums: [[S::f32s; N]; M] = block::product(simd, filters.scalars(first, sum), b);
+    for m in 0..M {
+        write(simd, &sums[m], &mut products[m * stride + lane..][..N * S::F32_LANES]);
     }
 }
 

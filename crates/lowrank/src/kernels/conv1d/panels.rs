@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::super::block;
 use super::super::scratch::{self, Buffer};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Strides};
+use super::window::{LANES, every};
 
 /// A matrix of kernels in the order in which the product reads it: for each block of channels, for each block of rows,
 /// the taps, the channels, and the rows of the block side by side. Rows that do not exist are zero.
@@ -23,6 +24,8 @@ pub(super) struct Panels {
 
 /// Steps of a block of channels: the rows of the window that it reads stay in the first-level cache.
 const STEPS: usize = 256;
+/// Rows that are folded at a time: the taps of so many inputs are whole registers and whole lines of the cache.
+const ROWS: usize = 16;
 /// Values that one thread packs.
 const SMALL: usize = 1 << 14;
 /// Channels of a block at most.
@@ -40,16 +43,16 @@ impl Panels {
         let mut jobs = Vec::new();
         for from in (0..channels).step_by(depth) {
             let channels = first_channel + from..first_channel + channels.min(from + depth);
-            for first in (0..rows).step_by(height) {
-                let width = last_height(rows - first, height);
-                let (panel, after) = rest.split_at_mut(width * channels.len() * taps.len());
+            for first in (0..rows).step_by(ROWS) {
+                let rows = first..rows.min(first + ROWS);
+                let (panels, after) = rest.split_at_mut(height_of(rows.len(), height) * channels.len() * taps.len());
                 rest = after;
-                jobs.push(Job { panel, rows: first..rows.min(first + width), channels: channels.clone(), width });
+                jobs.push(Job { panels, rows, channels: channels.clone(), height });
             }
         }
         // For few, another thread is not worth waking.
-        let least = (SMALL / (STEPS * height)).max(1);
-        jobs.retain(|job| !job.panel.is_empty());
+        let least = (SMALL / (STEPS * ROWS)).max(1);
+        jobs.retain(|job| !job.panels.is_empty());
         jobs.into_par_iter().with_min_len(least).for_each(|job| job.fill(kernel, group, taps));
         Self { data, rows, height, channels, depth, taps: taps.len() }
     }
@@ -64,7 +67,7 @@ impl Panels {
     }
 
     /// Blocks of rows as `(first, height)`.
-    pub fn row_blocks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub fn row_blocks(&self) -> impl Iterator<Item = (usize, usize)> + Clone + '_ {
         (0..self.rows).step_by(self.height).map(|first| (first, last_height(self.rows - first, self.height)))
     }
 
@@ -76,36 +79,34 @@ impl Panels {
     }
 }
 
-/// One panel.
+/// The panels of some rows.
 struct Job<'p> {
-    panel: &'p mut [f32],
+    panels: &'p mut [f32],
     rows: Range<usize>,
     channels: Range<usize>,
-    /// Rows there is room for.
-    width: usize,
+    height: usize,
 }
 
 impl Job<'_> {
     /// Some channels at a time: what is unpacked or folded of them stays in the first-level cache.
     fn fill(self, kernel: &Kernel<'_>, group: usize, taps: &[usize]) {
-        let few = (STEPS / kernel.taps).clamp(1, self.channels.len());
-        scratch::with(kernel.memory([self.rows.len(), few]), |memory| {
-            let steps = self.channels.len() * self.width;
-            for (index, first) in self.channels.clone().step_by(few).enumerate() {
-                let channels = first..self.channels.end.min(first + few);
+        let few = at_a_time(kernel.taps).min(self.channels.len());
+        let (rows, steps) = (self.rows.len(), self.channels.len());
+        scratch::with(kernel.memory([rows, few]), |memory| {
+            for done in (0..steps).step_by(few) {
+                let channels = self.channels.start + done..self.channels.end.min(self.channels.start + done + few);
                 let (values, strides) = kernel.block(group, self.rows.clone(), channels.clone(), memory);
-                for channel in 0..channels.len() {
-                    let row = |row: usize| &values[row * strides.row + channel * strides.channel..];
-                    let panel = self.panel[(index * few + channel) * self.width..].chunks_mut(steps);
-                    match (self.width, self.rows.len()) {
-                        (8, 8) => side_by_side::<8>(std::array::from_fn(row), taps, strides.tap, panel),
-                        (4, 4) => side_by_side::<4>(std::array::from_fn(row), taps, strides.tap, panel),
-                        (_, rows) => {
-                            for (tap, panel) in taps.iter().zip(panel) {
-                                (0..rows).for_each(|at| panel[at] = row(at)[tap * strides.tap]);
-                                panel[rows..self.width].fill(0.0);
-                            }
-                        }
+                let mut panels = &mut *self.panels;
+                for row in (0..rows).step_by(self.height) {
+                    let width = last_height(rows - row, self.height);
+                    let (panel, rest) = panels.split_at_mut(width * steps * taps.len());
+                    panels = rest;
+                    let values = Values { values: &values[row * strides.row..], strides, channels: channels.len() };
+                    let (panel, step) = (&mut panel[done * width..], steps * width);
+                    match (width, rows - row) {
+                        (8, 8..) => values.side_by_side::<8>(taps, panel, step),
+                        (4, 4..) => values.side_by_side::<4>(taps, panel, step),
+                        (_, left) => values.side_by_side_of(left.min(width), width, taps, panel, step),
                     }
                 }
             }
@@ -113,22 +114,39 @@ impl Job<'_> {
     }
 }
 
-/// The taps of some rows, those of one tap side by side.
-fn side_by_side<'p, const N: usize>(
-    rows: [&[f32]; N],
-    taps: &[usize],
-    stride: usize,
-    panel: impl Iterator<Item = &'p mut [f32]>,
-) {
-    let end = taps.iter().fold(0, |end, tap| end.max(tap * stride + 1));
-    let mut rows = rows;
-    for row in &mut rows {
-        *row = &row[..end];
+/// Channels that are folded at a time; whole registers.
+fn at_a_time(taps: usize) -> usize {
+    if taps > STEPS / LANES { (STEPS / taps).max(1) } else { STEPS / taps / LANES * LANES }
+}
+
+/// The rows of one panel as they stand in a kernel.
+struct Values<'a> {
+    values: &'a [f32],
+    strides: Strides,
+    channels: usize,
+}
+
+impl Values<'_> {
+    /// `panel[tap · step + channel · N + n]`, of `N` rows.
+    fn side_by_side<const N: usize>(&self, taps: &[usize], panel: &mut [f32], step: usize) {
+        for channel in 0..self.channels {
+            for (index, tap) in taps.iter().enumerate() {
+                let from = &self.values[channel * self.strides.channel + tap * self.strides.tap..];
+                let to = &mut panel[index * step + channel * N..][..N];
+                every::<N>(from, self.strides.row, to.try_into().expect("the length"));
+            }
+        }
     }
-    for (tap, panel) in taps.iter().zip(panel) {
-        let panel: &mut [f32; N] = (&mut panel[..N]).try_into().expect("the length");
-        for n in 0..N {
-            panel[n] = rows[n][tap * stride];
+
+    /// The same of fewer rows than there is room for.
+    fn side_by_side_of(&self, rows: usize, width: usize, taps: &[usize], panel: &mut [f32], step: usize) {
+        for channel in 0..self.channels {
+            for (index, tap) in taps.iter().enumerate() {
+                let from = &self.values[channel * self.strides.channel + tap * self.strides.tap..];
+                let to = &mut panel[index * step + channel * width..][..width];
+                (0..rows).for_each(|row| to[row] = from[row * self.strides.row]);
+                to[rows..].fill(0.0);
+            }
         }
     }
 }

@@ -133,7 +133,7 @@ impl Layout {
 fn runs(reading: &Reading<'_>, columns: usize) -> (Vec<Run>, Vec<(usize, usize)>) {
     let stride = reading.stride.cast_signed();
     let mut order: Vec<usize> = (0..reading.taps.len()).collect();
-    order.sort_by_key(|tap| (reading.taps[*tap].rem_euclid(stride), reading.taps[*tap]));
+    order.sort_by_cached_key(|tap| (reading.taps[*tap].rem_euclid(stride), reading.taps[*tap]));
     let mut runs: Vec<Run> = Vec::new();
     let mut places = vec![(0, 0); order.len()];
     for tap in order {
@@ -213,11 +213,32 @@ fn gather(to: &mut [f32], from: &[f32], stride: usize) {
     match stride {
         1 => to.copy_from_slice(&from[..to.len()]),
         2 => gather_every::<2>(to, from),
-        _ => {
-            for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
-                *to = *from;
-            }
-        }
+        _ => gather_wide(to, from, stride),
+    }
+}
+
+#[inline(never)]
+fn gather_wide(to: &mut [f32], from: &[f32], stride: usize) {
+    let (blocks, tail) = to.as_chunks_mut::<LANES>();
+    for (to, from) in blocks.iter_mut().zip(from.chunks(LANES * stride)) {
+        every(from, stride, to);
+    }
+    let from = from.iter().skip(blocks.len() * LANES * stride).step_by(stride);
+    tail.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
+/// `to[n] = from[n · stride]`, with one check for all of them.
+///
+/// # Panics
+/// When one of them is not there.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a loop over a constant number of values")]
+#[expect(unsafe_code, reason = "the furthest value is checked, and not each")]
+pub(super) fn every<const N: usize>(from: &[f32], stride: usize, to: &mut [f32; N]) {
+    assert!((N - 1) * stride < from.len(), "values at a stride");
+    for (n, to) in to.iter_mut().enumerate() {
+        // SAFETY: the last was checked to be there, and the others stand before it.
+        *to = unsafe { *from.get_unchecked(n * stride) };
     }
 }
 

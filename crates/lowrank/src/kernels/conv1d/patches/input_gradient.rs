@@ -186,8 +186,13 @@ impl WithSimd for Overlap<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         for (column, patch) in self.patches.data.chunks(self.patches.stride).enumerate() {
             let line = &mut self.line[column * self.stride..][..self.taps];
-            for (line, patch) in line.chunks_mut(S::F32_LANES).zip(patch[..self.taps].chunks(S::F32_LANES)) {
-                (Lanes::load(simd, line) + Lanes::load(simd, patch)).store(line);
+            let ((line, line_tail), (patch, patch_tail)) =
+                (S::as_mut_simd_f32s(line), S::as_simd_f32s(&patch[..self.taps]));
+            for (line, patch) in line.iter_mut().zip(patch) {
+                *line = simd.add_f32s(*line, *patch);
+            }
+            if !line_tail.is_empty() {
+                (Lanes::partial(simd, line_tail) + Lanes::partial(simd, patch_tail)).store(line_tail);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Weights in the transformed domain.
 
+#![expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
+
 use rayon::prelude::*;
 
 use super::super::super::block::{self, Scalars};
@@ -24,12 +26,12 @@ pub(super) struct Filters {
 impl Filters {
     /// Of the kernels of a group.
     pub fn new(scheme: &Scheme, kernel: &Kernel<'_>, group: usize) -> Self {
-        let [rows, channels] = kernel.size;
+        let [rows, all] = kernel.size;
         let height = block::height();
         let mut block = 0;
         let places: Vec<_> = (0..scheme.sums())
             .map(|sum| {
-                let steps = channels * if sum < scheme.points() { filters(scheme) } else { scheme.single.len() };
+                let steps = all * if sum < scheme.points() { filters(scheme) } else { scheme.single.len() };
                 // Rows must not compete for the same places in the cache.
                 let stride = steps.next_multiple_of(32) + 16;
                 block += height * stride;
@@ -37,16 +39,24 @@ impl Filters {
             })
             .collect();
         let mut data = Buffer::new(rows.div_ceil(height) * block);
-        data.par_chunks_mut(block).enumerate().with_min_len(LEAST.div_ceil(block)).for_each(|(index, data)| {
-            let rows = index * height..rows.min((index + 1) * height);
-            let (of_kernel, count) = (kernel.memory([rows.len(), channels]), rows.len());
-            scratch::with(of_kernel + count * scheme.most_taps() * channels, |memory| {
+        let share = if rows < TASKS * ROWS { height } else { ROWS };
+        let size = share / height * block;
+        data.par_chunks_mut(size).enumerate().with_min_len(LEAST.div_ceil(size)).for_each(|(index, data)| {
+            let rows = index * share..rows.min((index + 1) * share);
+            if rows.len() < data.len() / block * height {
+                data.fill(0.0);
+            }
+            let few = at_a_time(rows.len() * kernel.taps).min(all);
+            let of_kernel = kernel.memory([rows.len(), few]);
+            scratch::with(of_kernel + rows.len() * scheme.most_taps() * few, |memory| {
                 let (memory, line) = memory.split_at_mut(of_kernel);
-                let (values, strides) = kernel.block(group, rows, 0..channels, memory);
-                if count < height {
-                    data.fill(0.0);
+                for first in (0..all).step_by(few) {
+                    let channels = first..all.min(first + few);
+                    let (values, strides) = kernel.block(group, rows.clone(), channels.clone(), memory);
+                    let place = Place { sums: &places, block, height, channels: all, first };
+                    let count = [rows.len(), channels.len()];
+                    Task { scheme, values, strides, count, place, data: &mut *data }.run(line);
                 }
-                Task { scheme, values, channels, strides, rows: count, places: &places, data }.run(line);
             });
         });
         Self { data, height, rows, places, block }
@@ -60,21 +70,56 @@ impl Filters {
     }
 }
 
+/// Rows of a task: the taps of so many inputs are whole registers and whole lines of the cache, whatever the kernel.
+const ROWS: usize = 16;
+/// Tasks for which rows are taken so many at a time.
+const TASKS: usize = 8;
 /// Values of a task at least: for fewer, another thread is not worth waking.
 const LEAST: usize = 1 << 13;
+/// Weights that are transformed at a time, which stay in the first-level cache.
+const WEIGHTS: usize = 1 << 13;
+/// Channels that are put side by side at a time: they lie in as many lines of the cache.
+const CHANNELS: usize = 16;
+
+/// Channels that are transformed at a time, of so many weights each; whole registers.
+fn at_a_time(weights: usize) -> usize {
+    (WEIGHTS / weights / CHANNELS).max(1) * CHANNELS
+}
 
 fn filters(scheme: &Scheme) -> usize {
     scheme.filtered.iter().map(|run| run.filters).sum()
 }
 
-/// One block of rows.
+/// Where the transformed weights of some channels go.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Where the sums of a block begin, and how long their rows are.
+    sums: &'a [(usize, usize)],
+    block: usize,
+    height: usize,
+    /// All channels.
+    channels: usize,
+    /// The first of them.
+    first: usize,
+}
+
+impl Place<'_> {
+    /// Of one filter, or single tap, of a row.
+    #[inline(always)]
+    fn of(&self, sum: usize, row: usize, index: usize) -> usize {
+        let (start, stride) = self.sums[sum];
+        row / self.height * self.block + start + row % self.height * stride + index * self.channels + self.first
+    }
+}
+
+/// Some rows and channels.
 struct Task<'a> {
     scheme: &'a Scheme,
     values: &'a [f32],
-    channels: usize,
     strides: Strides,
-    rows: usize,
-    places: &'a [(usize, usize)],
+    /// Rows, and channels.
+    count: [usize; 2],
+    place: Place<'a>,
     data: &'a mut [f32],
 }
 
@@ -83,86 +128,92 @@ impl Task<'_> {
     fn run(mut self, line: &mut [f32]) {
         let mut first = 0;
         for run in &self.scheme.filtered {
-            self.progression(run, line, |task, row, taps| match task.scheme.length {
-                2 => task.transform(&Two::G, row, taps, first),
-                3 => task.transform(&Three::G, row, taps, first),
-                _ => task.transform(&Four::G, row, taps, first),
-            });
+            self.side_by_side(run, line);
+            match self.scheme.length {
+                2 => self.transform(&Two::G, run, line, first),
+                3 => self.transform(&Three::G, run, line, first),
+                _ => self.transform(&Four::G, run, line, first),
+            }
             first += run.filters;
         }
+        let [_, channels] = self.count;
         for (index, run) in self.scheme.single.iter().enumerate() {
-            self.progression(run, line, |task, row, taps| {
+            self.side_by_side(run, line);
+            for (row, taps) in line.chunks_exact(channels).take(self.count[0]).enumerate() {
                 for output in 0..OUTPUTS {
-                    let start = task.start(task.scheme.points() + output, row, index);
-                    task.data[start..][..taps.len()].copy_from_slice(taps);
+                    let start = self.place.of(self.scheme.points() + output, row, index);
+                    self.data[start..][..channels].copy_from_slice(taps);
                 }
-            });
-        }
-    }
-
-    /// Gives `write` the taps of every row, each tap's channels one after the other.
-    fn progression(&mut self, run: &Progression, line: &mut [f32], write: impl Fn(&mut Self, usize, &[f32])) {
-        let (count, channels, strides) = (run.taps.len(), self.channels, self.strides);
-        for (row, line) in line.chunks_exact_mut(count * channels).take(self.rows).enumerate() {
-            for (tap, line) in run.taps.iter().zip(line.chunks_exact_mut(channels)) {
-                let source = &self.values[row * strides.row + tap * strides.tap..];
-                line.iter_mut().zip(source.iter().step_by(strides.channel)).for_each(|(to, from)| *to = *from);
             }
         }
-        for (row, taps) in line.chunks_exact(count * channels).take(self.rows).enumerate() {
-            write(self, row, taps);
+    }
+
+    /// `line[row, tap, channel]` of the taps of a progression. A few channels after the other, so that what is read of
+    /// them stays in the cache, however far they lie apart.
+    fn side_by_side(&self, run: &Progression, line: &mut [f32]) {
+        let ([rows, channels], strides) = (self.count, self.strides);
+        for first in (0..channels).step_by(CHANNELS) {
+            let count = CHANNELS.min(channels - first);
+            for row in 0..rows {
+                for (index, tap) in run.taps.iter().enumerate() {
+                    let from = &self.values[row * strides.row + tap * strides.tap + first * strides.channel..];
+                    let to = &mut line[(row * run.taps.len() + index) * channels + first..][..count];
+                    to.iter_mut().zip(from.iter().step_by(strides.channel)).for_each(|(to, from)| *to = *from);
+                }
+            }
         }
     }
 
-    /// The filters from `first` of a row.
+    /// The filters of a progression, from `first` on, of all rows.
     fn transform<const R: usize, const E: usize>(
         &mut self,
         g: &'static [[f32; R]; E],
-        row: usize,
-        taps: &[f32],
+        run: &Progression,
+        line: &[f32],
         first: usize,
     ) {
-        for (filter, taps) in taps.chunks(R * self.channels).enumerate() {
-            let starts = std::array::from_fn(|point| self.start(point, row, first + filter));
-            arch().dispatch(Transform { g, taps, channels: self.channels, data: &mut *self.data, starts });
-        }
-    }
-
-    /// Where the values of one filter, or single tap, begin.
-    fn start(&self, sum: usize, row: usize, index: usize) -> usize {
-        let (start, stride) = self.places[sum];
-        start + row * stride + index * self.channels
+        let ([rows, channels], place) = (self.count, self.place);
+        let line = &line[..rows * run.taps.len() * channels];
+        arch().dispatch(Transform { g, line, taps: run.taps.len(), channels, first, place, data: &mut *self.data });
     }
 }
 
-/// `data[starts[e] + channel] = Σ_j g[e][j] · taps[j, channel]`, over the taps there are.
+/// `data[e, channel] = Σ_j g[e][j] · line[j, channel]` of every filter of every row, over the taps there are.
 struct Transform<'a, const R: usize, const E: usize> {
     g: &'static [[f32; R]; E],
-    taps: &'a [f32],
+    line: &'a [f32],
+    /// Of a row.
+    taps: usize,
     channels: usize,
+    /// The first filter.
+    first: usize,
+    place: Place<'a>,
     data: &'a mut [f32],
-    starts: [usize; E],
 }
 
 impl<const R: usize, const E: usize> pulp::WithSimd for Transform<'_, R, E> {
     type Output = ();
 
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "an instruction set reaches only what is inlined")]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { g, taps, channels, data, starts } = self;
-        for channel in (0..channels).step_by(S::F32_LANES) {
-            let count = S::F32_LANES.min(channels - channel);
-            let mut values = [Lanes::splat(simd, 0.0); R];
-            for (value, taps) in values.iter_mut().zip(taps.chunks_exact(channels)) {
-                *value = Lanes::load(simd, &taps[channel..][..count]);
-            }
-            for (factors, start) in g.iter().zip(starts) {
-                let mut sum = Lanes::splat(simd, 0.0);
-                for (factor, value) in factors.iter().zip(values) {
-                    sum = value.mul_add(*factor, sum);
+        let Self { g, line, taps, channels, first, place, data } = self;
+        for (row, line) in line.chunks_exact(taps * channels).enumerate() {
+            for (filter, taps) in line.chunks(R * channels).enumerate() {
+                let starts: [usize; E] = std::array::from_fn(|point| place.of(point, row, first + filter));
+                for channel in (0..channels).step_by(S::F32_LANES) {
+                    let count = S::F32_LANES.min(channels - channel);
+                    let mut values = [Lanes::splat(simd, 0.0); R];
+                    for (value, taps) in values.iter_mut().zip(taps.chunks_exact(channels)) {
+                        *value = Lanes::load(simd, &taps[channel..][..count]);
+                    }
+                    for (factors, start) in g.iter().zip(starts) {
+                        let mut sum = Lanes::splat(simd, 0.0);
+                        for (factor, value) in factors.iter().zip(values) {
+                            sum = value.mul_add(*factor, sum);
+                        }
+                        sum.store(&mut data[start + channel..][..count]);
+                    }
                 }
-                sum.store(&mut data[start + channel..][..count]);
             }
         }
     }

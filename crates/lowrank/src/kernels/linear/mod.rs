@@ -118,9 +118,9 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], [inputs, outputs]: [usize; 2]) -> 
     product(&[(x.transposed(), Right::plain(dy))], None, [inputs, outputs])
 }
 
-/// `left·rightᵀ` of two matrices with contiguous rows, row-major.
-pub(super) fn product_of_rows(left: Matrix<'_, f32>, right: Matrix<'_, f32>) -> Vec<f32> {
-    product(&[(left, Right::plain(right.transposed()))], None, [left.rows, right.rows])
+/// `left·right` of two matrices of which rows or columns are contiguous, row-major.
+pub(super) fn product_of(left: Matrix<'_, f32>, right: Matrix<'_, f32>) -> Vec<f32> {
+    product(&[(left, Right::plain(right))], None, [left.rows, right.columns])
 }
 
 /// `left·(right + s·first·second) + bias`.

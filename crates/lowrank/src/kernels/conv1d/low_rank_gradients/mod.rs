@@ -6,7 +6,8 @@ mod pass;
 
 use rayon::prelude::*;
 
-use super::super::gemm::{self, Matrix};
+use super::super::gemm::Matrix;
+use super::super::linear::product_of;
 use super::super::parts::{PARTS, parts};
 use super::Problem;
 use super::patches;
@@ -122,10 +123,10 @@ fn contract(dw: &[f32], low: &LowRank<'_>, n: usize) -> (Vec<f32>, Vec<f32>) {
         let of_a = block * rank * n..(block + 1) * rank * n;
         let of_b = block * rows * rank..(block + 1) * rows * rank;
         let dw = Matrix::new(&dw[block * rows * n..], [rows, n], [n, 1]);
-        let bt = Matrix::new(&low.b[of_b.clone()], [rank, rows], [1, rank]);
-        let at = Matrix::new(&low.a[of_a.clone()], [n, rank], [1, n]);
-        gemm::product(low.scale, bt, dw, &mut da[of_a]);
-        gemm::product(low.scale, dw, at, &mut db[of_b]);
+        let b = Matrix::row_major(&low.b[of_b.clone()], [rows, rank]);
+        let a = Matrix::row_major(&low.a[of_a.clone()], [rank, n]);
+        add_scaled(&mut da[of_a], &product_of(b.transposed(), dw), low.scale);
+        add_scaled(&mut db[of_b], &product_of(dw, a.transposed()), low.scale);
     }
     (da, db)
 }

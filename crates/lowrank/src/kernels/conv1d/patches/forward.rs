@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::super::super::activation::Activation;
 use super::super::super::gemm::Matrix;
 use super::super::super::lanes::{Lanes, arch};
-use super::super::super::linear::product_of_rows;
+use super::super::super::linear::product_of;
 use super::super::super::scratch::Buffer;
 use super::super::super::shared::Shared;
 use super::super::Problem;
@@ -47,7 +47,7 @@ pub(in super::super) fn forward(
     let mut rows = Buffer::new(columns * stride);
     fill(problem, &patches, &mut rows);
     let rows = Matrix { data: &rows, rows: columns, columns: width, row_stride: stride, column_stride: 1 };
-    let products = product_of_rows(Matrix::row_major(weight, [channels, width]), rows);
+    let products = product_of(Matrix::row_major(weight, [channels, width]), rows.transposed());
     y.par_chunks_exact_mut(channels * length).enumerate().for_each(|(sample, y)| {
         arch().dispatch(Finish { products: &products[sample * length..], columns, epilogue, y, length });
     });

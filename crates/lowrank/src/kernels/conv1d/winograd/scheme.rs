@@ -105,9 +105,9 @@ thread_local! {
 
 /// What transforming one value costs, in multiplications.
 const TRANSFORM: usize = 24;
-/// What transforming one weight costs, most of it the traffic of memory.
-const WEIGHT: usize = 100;
+/// What transforming one weight costs beyond packing it for the direct sum, most of it the traffic of memory.
+const WEIGHT: usize = 250;
 /// Rows of a block of products.
 const BLOCK: usize = 8;
-/// Transformed inputs of one lane at most: those of a tile would not stay in the second-level cache.
-const SOURCES: usize = 4000;
+/// Transformed inputs of one lane at most: those of the smallest tile would not stay in the second-level cache.
+const SOURCES: usize = 1800;

@@ -33,6 +33,11 @@ const WINDOW: usize = 112 * 1024;
 /// Tasks that a batch is cut into where it is large enough.
 const TASKS: usize = 8;
 
+/// Of few parts of a single signal an even number: three for two threads would take as long as four.
+fn even(parts: usize, all_blocks: usize, batch: usize) -> usize {
+    if batch == 1 && parts < TASKS { parts.next_multiple_of(2).min(all_blocks) } else { parts }
+}
+
 impl Tiles {
     /// Tiles of `columns` a signal, of so many channels.
     pub fn new(scheme: &Scheme, columns: usize, batch: usize, channels: usize) -> Self {
@@ -45,7 +50,7 @@ impl Tiles {
             let parts = spacing.div_ceil(lanes);
             return Self { width: spacing.div_ceil(parts).next_multiple_of(16).min(spacing), ..tile };
         }
-        let parts = all_blocks.div_ceil(lanes / spacing);
+        let parts = even(all_blocks.div_ceil(lanes / spacing), all_blocks, batch);
         let blocks = all_blocks.div_ceil(parts);
         let apart = (blocks + scheme.longest() - 1) * spacing;
         let samples = if parts == 1 { (lanes / apart).clamp(1, batch) } else { 1 };

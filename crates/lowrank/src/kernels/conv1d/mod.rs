@@ -7,7 +7,7 @@
 //! gradient is the same product with the weights transposed, one pass for each phase of the stride. The gradients of the
 //! factors are sums along the columns of two windows, so the dense weight gradient never exists: `h = A * x` and
 //! `dB = s·dy·hᵀ`, `dh = s·Bᵀ·dy` and `dA = Σ dh·x`, with `x` read once. With enough channels, forward and input gradient
-//! take fewer multiplications than taps: `winograd`, twice as fast for a kernel of three. Three kinds of geometry leave
+//! take fewer multiplications than taps: `winograd`, half of them for a kernel of three. Three kinds of geometry leave
 //! the registers of that path half empty and have their own: `depthwise`, `patches` for few channels under a wide stride,
 //! and `short` for large batches of a few positions.
 //!

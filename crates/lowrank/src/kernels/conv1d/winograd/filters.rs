@@ -53,9 +53,9 @@ impl Filters {
                 for first in (0..all).step_by(few) {
                     let channels = first..all.min(first + few);
                     let (values, strides) = kernel.block(group, rows.clone(), channels.clone(), memory);
-                    let place = Place { sums: &places, block, height, channels: all, first };
+                    let slots = Slots { sums: &places, block, height, channels: all, first };
                     let count = [rows.len(), channels.len()];
-                    Task { scheme, values, strides, count, place, data: &mut *data }.run(line);
+                    Task { scheme, values, strides, count, slots, data: &mut *data }.run(line);
                 }
             });
         });
@@ -92,7 +92,7 @@ fn filters(scheme: &Scheme) -> usize {
 
 /// Where the transformed weights of some channels go.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Slots<'a> {
     /// Where the sums of a block begin, and how long their rows are.
     sums: &'a [(usize, usize)],
     block: usize,
@@ -103,7 +103,7 @@ struct Place<'a> {
     first: usize,
 }
 
-impl Place<'_> {
+impl Slots<'_> {
     /// Of one filter, or single tap, of a row.
     #[inline(always)]
     fn of(&self, sum: usize, row: usize, index: usize) -> usize {
@@ -119,7 +119,7 @@ struct Task<'a> {
     strides: Strides,
     /// Rows, and channels.
     count: [usize; 2],
-    place: Place<'a>,
+    slots: Slots<'a>,
     data: &'a mut [f32],
 }
 
@@ -141,7 +141,7 @@ impl Task<'_> {
             self.side_by_side(run, line);
             for (row, taps) in line.chunks_exact(channels).take(self.count[0]).enumerate() {
                 for output in 0..OUTPUTS {
-                    let start = self.place.of(self.scheme.points() + output, row, index);
+                    let start = self.slots.of(self.scheme.points() + output, row, index);
                     self.data[start..][..channels].copy_from_slice(taps);
                 }
             }
@@ -172,9 +172,9 @@ impl Task<'_> {
         line: &[f32],
         first: usize,
     ) {
-        let ([rows, channels], place) = (self.count, self.place);
+        let ([rows, channels], slots) = (self.count, self.slots);
         let line = &line[..rows * run.taps.len() * channels];
-        arch().dispatch(Transform { g, line, taps: run.taps.len(), channels, first, place, data: &mut *self.data });
+        arch().dispatch(Transform { g, line, taps: run.taps.len(), channels, first, slots, data: &mut *self.data });
     }
 }
 
@@ -187,7 +187,7 @@ struct Transform<'a, const R: usize, const E: usize> {
     channels: usize,
     /// The first filter.
     first: usize,
-    place: Place<'a>,
+    slots: Slots<'a>,
     data: &'a mut [f32],
 }
 
@@ -196,10 +196,10 @@ impl<const R: usize, const E: usize> pulp::WithSimd for Transform<'_, R, E> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { g, line, taps, channels, first, place, data } = self;
+        let Self { g, line, taps, channels, first, slots, data } = self;
         for (row, line) in line.chunks_exact(taps * channels).enumerate() {
             for (filter, taps) in line.chunks(R * channels).enumerate() {
-                let starts: [usize; E] = std::array::from_fn(|point| place.of(point, row, first + filter));
+                let starts: [usize; E] = std::array::from_fn(|point| slots.of(point, row, first + filter));
                 for channel in (0..channels).step_by(S::F32_LANES) {
                     let count = S::F32_LANES.min(channels - channel);
                     let mut values = [Lanes::splat(simd, 0.0); R];

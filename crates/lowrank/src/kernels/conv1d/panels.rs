@@ -101,12 +101,13 @@ impl Job<'_> {
                     let width = last_height(rows - row, self.height);
                     let (panel, rest) = panels.split_at_mut(width * steps * taps.len());
                     panels = rest;
-                    let values = Values { values: &values[row * strides.row..], strides, channels: channels.len() };
+                    let data = &values[row * strides.row..];
+                    let block = Rows { data, strides, channels: channels.len() };
                     let (panel, step) = (&mut panel[done * width..], steps * width);
                     match (width, rows - row) {
-                        (8, 8..) => values.side_by_side::<8>(taps, panel, step),
-                        (4, 4..) => values.side_by_side::<4>(taps, panel, step),
-                        (_, left) => values.side_by_side_of(left.min(width), width, taps, panel, step),
+                        (8, 8..) => block.side_by_side::<8>(taps, panel, step),
+                        (4, 4..) => block.side_by_side::<4>(taps, panel, step),
+                        (_, left) => block.side_by_side_of(left.min(width), width, taps, panel, step),
                     }
                 }
             }
@@ -120,18 +121,18 @@ fn at_a_time(taps: usize) -> usize {
 }
 
 /// The rows of one panel as they stand in a kernel.
-struct Values<'a> {
-    values: &'a [f32],
+struct Rows<'a> {
+    data: &'a [f32],
     strides: Strides,
     channels: usize,
 }
 
-impl Values<'_> {
+impl Rows<'_> {
     /// `panel[tap · step + channel · N + n]`, of `N` rows.
     fn side_by_side<const N: usize>(&self, taps: &[usize], panel: &mut [f32], step: usize) {
         for channel in 0..self.channels {
             for (index, tap) in taps.iter().enumerate() {
-                let from = &self.values[channel * self.strides.channel + tap * self.strides.tap..];
+                let from = &self.data[channel * self.strides.channel + tap * self.strides.tap..];
                 let to = &mut panel[index * step + channel * N..][..N];
                 every::<N>(from, self.strides.row, to.try_into().expect("the length"));
             }
@@ -142,7 +143,7 @@ impl Values<'_> {
     fn side_by_side_of(&self, rows: usize, width: usize, taps: &[usize], panel: &mut [f32], step: usize) {
         for channel in 0..self.channels {
             for (index, tap) in taps.iter().enumerate() {
-                let from = &self.values[channel * self.strides.channel + tap * self.strides.tap..];
+                let from = &self.data[channel * self.strides.channel + tap * self.strides.tap..];
                 let to = &mut panel[index * step + channel * width..][..width];
                 (0..rows).for_each(|row| to[row] = from[row * self.strides.row]);
                 to[rows..].fill(0.0);

@@ -108,10 +108,10 @@ fn blocks<S: Simd>(
         let pass = Pass { panels, source, channels, epilogue, first, last: blocks.peek().is_none() };
         if channels.1 * source.row_stride <= NEAR {
             for rows in panels.row_blocks() {
-                pass.sweep(simd, columns, std::iter::once(rows), sink);
+                pass.sweep(simd, columns, &std::iter::once(rows), sink);
             }
         } else {
-            pass.sweep(simd, columns, panels.row_blocks(), sink);
+            pass.sweep(simd, columns, &panels.row_blocks(), sink);
         }
         first = false;
     }
@@ -139,7 +139,7 @@ impl Pass<'_> {
         self,
         simd: S,
         columns: usize,
-        rows: impl Iterator<Item = (usize, usize)> + Clone,
+        rows: &(impl Iterator<Item = (usize, usize)> + Clone),
         sink: &mut impl Sink,
     ) {
         let (lanes, mut column) = (S::F32_LANES, 0);

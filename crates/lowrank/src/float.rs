@@ -63,11 +63,14 @@ impl FloatType {
     /// Little-endian bytes of `values`, rounded to nearest even; what is too large for the type becomes infinite.
     #[must_use]
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        fn bytes<const N: usize>(values: &[f32], encode: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+            values.iter().map(|value| encode(*value)).collect::<Vec<_>>().into_flattened()
+        }
         match self {
-            Self::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
-            Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-            Self::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            Self::F64 => bytes(values, |value| f64::from(value).to_le_bytes()),
+            Self::F32 => bytes(values, f32::to_le_bytes),
+            Self::F16 => bytes(values, |value| f16::from_f32(value).to_le_bytes()),
+            Self::Bf16 => bytes(values, |value| bf16::from_f32(value).to_le_bytes()),
         }
     }
 }

@@ -46,7 +46,7 @@ impl<T: Copy> Factor<T> {
 }
 
 /// A sum, and the sum of the magnitudes of its terms, which bounds what rounding can do to it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Term {
     pub value: f64,
     pub magnitude: f64,

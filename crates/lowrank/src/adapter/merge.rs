@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::delta::Delta;
 use super::factors::Factors;
+use super::lanes::{first_infinite, largest};
 use super::layer::{OutputPlaces, elements, place_of};
 use super::probe::{Precision, Probe, Rows};
 use super::step::{Adding, Step};
@@ -270,7 +271,8 @@ impl<T: Precision> Tensor<T> {
         let columns = elements(&self.shape[1..]);
         let rows = row..row + base.len() / columns;
         let zero = T::from(0.0);
-        let (mut sum, mut total, mut one) = (base.to_vec(), vec![zero; base.len()], vec![zero; base.len()]);
+        let (mut sum, mut total) = (base.to_vec(), vec![zero; base.len()]);
+        let mut one = vec![zero; if steps.len() > 1 { base.len() } else { 0 }];
         for (index, step) in steps.iter().enumerate() {
             if index == 0 {
                 step.delta.rows(rows.clone(), &mut total);
@@ -287,11 +289,10 @@ impl<T: Precision> Tensor<T> {
             }
         }
         self.add(&mut sum, &total, row * columns)?;
-        let gained = steps.iter().any(|step| step.gain.is_some());
-        let changes = total.iter().zip(sum.iter().zip(base)).map(|(delta, (sum, base))| {
-            if gained { Into::<f64>::into(*sum) - Into::<f64>::into(*base) } else { (*delta).into() }
-        });
-        let largest = changes.fold(0.0, |most: f64, change| most.max(change.abs()));
+        if steps.iter().any(|step| step.gain.is_some()) {
+            total.iter_mut().zip(sum.iter().zip(base)).for_each(|(change, (sum, base))| *change = *sum - *base);
+        }
+        let largest = largest(&total);
         Ok((sum, largest))
     }
 
@@ -300,8 +301,9 @@ impl<T: Precision> Tensor<T> {
         if let Some((index, value)) = first_infinite(delta) {
             return Err(self.overflow("the delta", first + index, value));
         }
-        let changed = sum.iter_mut().zip(delta).filter(|(_, delta)| **delta != T::from(0.0));
-        changed.for_each(|(sum, delta)| *sum = *sum + *delta);
+        for (sum, delta) in sum.iter_mut().zip(delta) {
+            *sum = if *delta == T::from(0.0) { *sum } else { *sum + *delta };
+        }
         Ok(())
     }
 
@@ -314,7 +316,7 @@ impl<T: Precision> Tensor<T> {
 
     fn overflow(&self, what: &str, index: usize, value: f64) -> Error {
         let place = place_of(index, &self.shape);
-        let largest = largest(self.dtype);
+        let largest = range_of(self.dtype);
         Error::new(Subject::Merge, format!("{what} {} overflows {} at {place}", self.name, self.dtype.name()))
             .found(value)
             .expected(format!("at most {largest:e} in magnitude"))
@@ -376,11 +378,7 @@ fn broken(error: Error) -> Error {
     error.with_hint("the training diverged or the file is damaged: take an earlier checkpoint")
 }
 
-fn first_infinite<T: Copy + Into<f64>>(values: &[T]) -> Option<(usize, f64)> {
-    values.iter().map(|value| (*value).into()).enumerate().find(|(_, value): &(usize, f64)| !value.is_finite())
-}
-
-fn largest(dtype: FloatType) -> f64 {
+fn range_of(dtype: FloatType) -> f64 {
     match dtype {
         FloatType::F64 => f64::MAX,
         FloatType::F32 => f64::from(f32::MAX),

@@ -17,6 +17,7 @@ pub mod group;
 pub mod infer;
 pub mod inspect;
 pub mod keys;
+mod lanes;
 pub mod layer;
 pub mod lycoris;
 pub mod merge;

@@ -34,9 +34,12 @@
 //! The first inequality is what is enforced: its bound does not grow with the coarseness of the stored type, so that
 //! a delta that is missing, transposed or scaled wrongly shows under `bf16` as it does under `f32`.
 
+use std::ops::{Mul, Sub};
+
 use half::{bf16, f16};
 
 use super::delta::Term;
+use super::lanes::{dot, position};
 use super::layer::OutputPlaces;
 use super::step::Step;
 use crate::float::FloatType;
@@ -45,7 +48,7 @@ use crate::random::Random;
 use crate::{Error, Result, Subject};
 
 /// A precision that a merge computes in, and the way to and from the stored bytes.
-pub(super) trait Precision: Real + std::ops::Mul<Output = Self> + Send + Sync {
+pub(super) trait Precision: Real + Mul<Output = Self> + Sub<Output = Self> + Send + Sync {
     /// Largest relative error of one operation.
     const UNIT: f64;
     /// The smallest positive value.
@@ -89,7 +92,7 @@ impl Precision for f64 {
     }
 
     fn encode(_: FloatType, values: &[Self]) -> Vec<u8> {
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+        values.iter().map(|v| v.to_le_bytes()).collect::<Vec<_>>().into_flattened()
     }
 }
 
@@ -111,6 +114,8 @@ pub(super) struct Probe<'a, T> {
     /// Where the outputs, and so the gains, are.
     outputs: OutputPlaces,
     hidden: Vec<Vec<Term>>,
+    /// The sum of the input's magnitudes.
+    reach: f64,
     /// What rounding can do to any output, apart from its terms: underflow.
     floor: f64,
     /// Largest relative and absolute error of storing a value.
@@ -140,7 +145,7 @@ impl<'a, T: Precision> Probe<'a, T> {
             FloatType::F16 => (dtype.epsilon() / 2.0, f16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
             FloatType::Bf16 => (dtype.epsilon() / 2.0, bf16::MIN_POSITIVE_SUBNORMAL.to_f64() / 2.0),
         };
-        Self { steps, input, gains, outputs, hidden, floor: floor * reach, storing }
+        Self { steps, input, gains, outputs, hidden, reach, floor: floor * reach, storing }
     }
 
     /// Values in a row.
@@ -153,25 +158,30 @@ impl<'a, T: Precision> Probe<'a, T> {
         self.gains.get(step).map_or(1.0, |gains| at(gains, self.outputs.at(row, column)))
     }
 
+    /// The output of a row of the base, with all gains.
+    fn of_base(&self, row: usize, base: &[T]) -> Term {
+        if self.gains.first().is_none_or(Vec::is_empty) {
+            return dot(&self.input, base);
+        }
+        let input = self.input.iter().enumerate().map(|(column, x)| x * self.gain(0, row, column));
+        dot(&input.collect::<Vec<_>>(), base)
+    }
+
     /// The difference between the merged and the unmerged output of `row`, and the largest that is right.
     ///
     /// # Errors
     /// When the difference is larger than that.
     pub fn check(&self, row: usize, values: Rows<'_, T>) -> Result<(f64, f64)> {
-        let mut base = Term::default();
-        let mut sum = Term::default();
-        let (mut stored, mut storing) = (0.0, 0.0);
-        for (index, x) in self.input.iter().enumerate() {
-            let [w, c, s] = [values.base[index], values.sum[index], values.stored[index]].map(Into::<f64>::into);
-            base.add(x * w * self.gain(0, row, index));
-            sum.add(x * c);
-            stored += x * s;
-            let allowed = self.storing.0 * c.abs() + self.storing.1;
-            storing += x.abs() * allowed;
-            if (s - c).abs() > allowed {
-                return Err(differs(row, (s - c).abs(), allowed));
-            }
+        let base = self.of_base(row, values.base);
+        let sum = dot(&self.input, values.sum);
+        let allowed = |value: f64| self.storing.0 * value.abs() + self.storing.1;
+        let moved = |sum: T, stored: T| (Into::<f64>::into(stored) - sum.into()).abs();
+        if let Some(at) = position(values.sum, values.stored, |sum, stored| moved(sum, stored) > allowed(sum.into())) {
+            let (sum, stored) = (values.sum[at], values.stored[at]);
+            return Err(differs(row, moved(sum, stored), allowed(sum.into())));
         }
+        let stored = if self.storing == (0.0, 0.0) { sum } else { dot(&self.input, values.stored) };
+        let storing = self.storing.0 * sum.magnitude + self.storing.1 * self.reach;
         let mut unmerged = base.value;
         let (mut magnitude, mut rank, mut terms) = (0.0, 0, 0);
         for (index, (step, hidden)) in self.steps.iter().zip(&self.hidden).enumerate() {
@@ -201,7 +211,7 @@ impl<'a, T: Precision> Probe<'a, T> {
         if error > bound {
             return Err(differs(row, error, bound));
         }
-        Ok(((stored - unmerged).abs(), bound + storing))
+        Ok(((stored.value - unmerged).abs(), bound + storing))
     }
 }
 

@@ -8,7 +8,7 @@ use gemm::Parallelism;
 
 /// The types a product is computed in.
 pub(crate) trait Real:
-    Copy + PartialEq + From<f32> + Into<f64> + std::ops::Add<Output = Self> + 'static
+    Copy + Default + PartialEq + From<f32> + Into<f64> + std::ops::Add<Output = Self> + 'static
 {
 }
 

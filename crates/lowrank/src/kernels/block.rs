@@ -17,6 +17,9 @@ use super::lanes::{Lanes, arch};
 /// Registers of columns in a full block.
 pub(super) const COLUMNS: usize = 3;
 
+/// Steps after which a row that is asked for is there: the second-level cache takes as long to answer.
+pub(super) const AHEAD: usize = 3;
+
 /// Rows of a full block: the accumulators fill three quarters of the registers.
 #[inline(always)]
 pub(super) fn rows<S: Simd>() -> usize {
@@ -54,6 +57,8 @@ pub(super) struct Rows<'a> {
     pub row_stride: usize,
     pub taps: &'a [usize],
     pub depth: usize,
+    /// From what a step reads to what it asks for: rows far from each other are not foreseen by the processor.
+    pub ahead: usize,
 }
 
 impl Rows<'_> {
@@ -121,8 +126,7 @@ fn added<S: Simd, const M: usize, const N: usize>(
                 let mut columns = [simd.splat_f32s(0.0); N];
                 for n in 0..N {
                     columns[n] = load::<S>(row.add(n * S::F32_LANES));
-                    // Rows far from each other are not foreseen by the processor: what the next block reads of this one.
-                    prefetch(row.wrapping_add((N + n) * S::F32_LANES));
+                    prefetch(row.wrapping_add(b.ahead + n * S::F32_LANES));
                 }
                 for m in 0..M {
                     let value = simd.splat_f32s(*scalar.add(m * a.row_stride));

@@ -346,7 +346,7 @@ impl Product<'_> {
         let data = &right[(steps.start * row_stride).min(right.len())..];
         // What the sums begin with is added at the end: an array that is filled before a loop stays in memory.
         let sums: [[S::f32s; N]; M] =
-            block::product(simd, a, Rows { data, row_stride, taps: &[0], depth: steps.len() });
+            block::product(simd, a, Rows { data, row_stride, taps: &[0], depth: steps.len(), ahead: N * S::F32_LANES });
         for m in 0..M {
             let at = place.start + (row + m) * place.row_stride;
             for n in 0..N {

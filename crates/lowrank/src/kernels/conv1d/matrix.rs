@@ -107,7 +107,8 @@ impl Product<'_> {
         for (m, sums) in sums.iter_mut().enumerate() {
             sums.copy_from_slice(&S::as_simd_f32s(&self.out[at(m)..]).0[..N]);
         }
-        let b = Rows { data: &self.b.data[column..], row_stride: self.b.stride, taps: &[0], depth: self.steps };
+        let (row_stride, ahead) = (self.b.stride, N * S::F32_LANES);
+        let b = Rows { data: &self.b.data[column..], row_stride, taps: &[0], depth: self.steps, ahead };
         block::multiply(simd, &mut sums, self.a.from(row), b);
         for (m, sums) in sums.iter().enumerate() {
             let at = (row + m) * self.out_stride + column;

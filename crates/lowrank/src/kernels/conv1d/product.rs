@@ -6,7 +6,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::super::activation::Activation;
-use super::super::block::{self, COLUMNS, Rows, Scalars};
+use super::super::block::{self, AHEAD, COLUMNS, Rows, Scalars};
 use super::super::lanes::{Lanes, arch};
 use super::panels::Panels;
 
@@ -169,12 +169,15 @@ impl Pass<'_> {
         let Source { window, row_stride, taps, .. } = self.source;
         let (from, depth) = self.channels;
         let start = (from * row_stride + column).min(window.len());
-        let mut source = Rows { data: &window[start..], row_stride, taps, depth };
+        // Where more rows are to come, they need this block of columns again; else the next block is wanted.
+        let ahead = if self.panels.rows() > block::rows::<S>() { AHEAD * row_stride } else { N * S::F32_LANES };
+        let mut source = Rows { data: &window[start..], row_stride, taps, depth, ahead };
         let copy;
         if depth * taps.len() > 0 && source.reach(N * S::F32_LANES) > source.data.len() {
             // The last columns of signals that end with their memory: whole registers are read of a copy.
             copy = last_columns(source, count, N * S::F32_LANES);
-            source = Rows { data: &copy.0, row_stride: N * S::F32_LANES, taps: &copy.1, depth };
+            let row_stride = N * S::F32_LANES;
+            source = Rows { data: &copy.0, row_stride, taps: &copy.1, depth, ahead: row_stride };
         }
         for rows in rows {
             match rows.1 {

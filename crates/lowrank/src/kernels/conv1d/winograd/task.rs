@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 
 use super::super::super::activation::Activation;
-use super::super::super::block::{self, COLUMNS, Rows};
+use super::super::super::block::{self, AHEAD, COLUMNS, Rows};
 use super::super::super::lanes::Lanes;
 use super::super::product::{Epilogue, write};
 use super::super::window::copy;
@@ -281,8 +281,8 @@ fn block<S: Simd, const M: usize, const N: usize>(
     products: &mut [f32],
     stride: usize,
 ) {
-    let b =
-        Rows { data: &source.window[lane..], row_stride: source.row, taps: &source.taps[sum], depth: source.channels };
+    let Source { window, row: row_stride, taps, channels: depth, .. } = source;
+    let b = Rows { data: &window[lane..], row_stride, taps: &taps[sum], depth, ahead: AHEAD * row_stride };
     let sums: [[S::f32s; N]; M] = block::product(simd, filters.scalars(first, sum), b);
     for m in 0..M {
         write(simd, &sums[m], &mut products[m * stride + lane..][..N * S::F32_LANES]);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
-use lowrank::adapter::merge::RowMerge;
-use lowrank::adapter::{Factors, Magnitude};
+use lowrank::adapter::{Factors, Magnitude, merge};
 use lowrank::float::FloatType;
 use lowrank::{Error, Result, Subject};
 
@@ -219,14 +218,8 @@ fn fuse<const D: usize>(base: Tensor<D>, changes: &[(Change, f32)], pure: bool) 
             let transposed = low_rank.layer.kernel().is_empty() && !low_rank.layer.kind().is_transposed();
             let base = if transposed { base.transpose() } else { base };
             let adapters: Vec<&Factors> = factors.iter().collect();
-            let merged = with_bytes(base, |bytes, float| {
-                let mut merging = RowMerge::new(float, &adapters)?;
-                if merging.measures() {
-                    merging.measure(0, bytes)?;
-                }
-                Ok(merging.merge(0, bytes)?.0)
-            });
-            let merged = merged.map_err(here)?;
+            let merged =
+                with_bytes(base, |bytes, float| Ok(merge(bytes, float, &adapters)?.into_weight())).map_err(here)?;
             Ok(if transposed { merged.transpose() } else { merged })
         }
         Change::Replace(replace) => {
